@@ -40,8 +40,6 @@ class Endpoint(APIRoute):
 
 
 def _with_path_only(endpoint: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """Return the endpoint with a signature of its path parameters alone."""
-
     @wraps(endpoint)
     async def described(**arguments: Any) -> Response:
         return await endpoint(**arguments)

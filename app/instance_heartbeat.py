@@ -48,7 +48,6 @@ class InstanceHeartbeat:
         self._redis_probe = redis_probe
 
     async def heartbeat_forever(self) -> None:
-        """Check the schema until it fits this version, then beat every ~2 s."""
         await run_forever(
             self._check_and_beat,
             failure="heartbeat failed",
@@ -68,7 +67,6 @@ class InstanceHeartbeat:
         )
 
     async def leave(self) -> None:
-        """Delete the waiting rows of this instance, so that dispatch assigns nothing to it."""
         try:
             await self._pools["writes"].write(_leave, [self._instance])
         except Exception as fault:  # noqa: BLE001 -- rows of a silent instance are deleted by others

@@ -93,7 +93,6 @@ class Web:
         drain.on_start(self.run_waiters.give_up)
 
     async def start(self) -> None:
-        """Start the loops; nothing here waits for Postgres or Redis."""
         await self.wakeups.start()
         await self.subscription.start()
         self._loops = [asyncio.create_task(loop, name=name) for name, loop in self._forever().items()]
@@ -138,7 +137,6 @@ class Web:
         }
 
     def _wake_polls(self, results: Sequence[Any]) -> None:
-        """Wake the polls, here and at other instances, that may have something to receive after a commit."""
         runners = runners_to_notify(results)
         if runners:
             self.polls.look_again(runners)

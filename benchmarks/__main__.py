@@ -18,7 +18,6 @@ from devserver.supervisor import ROOT
 
 
 def main() -> int:
-    """Measure the requested rows, by default all; return 1 if one of them could not be measured."""
     if sys.argv[1:2] == ["peers"]:
         return peers.main(sys.argv[2:])
     asked = _arguments()

@@ -24,7 +24,6 @@ def points(measured: Measured, series: str) -> dict[int, tuple[float, float, flo
 
 
 def draw(measured: Mapping[str, Measured], directory: Path) -> dict[str, str]:
-    """Draw the charts that the rows allow; return file names and titles."""
     drawn = {}
     if "claim-behind-backlog" in measured:
         drawn["performance-backlog.svg"] = "Claim latency against the backlog that the runner may not take"

@@ -33,15 +33,12 @@ class ClusterFailed(Exception):
 
 
 class Servers:
-    """Postgres and Redis for the whole benchmark."""
-
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.postgres: PostgresServer = start_postgres(directory, settings=POSTGRES)
         self.redis: RedisServer = start_redis(directory)
 
     def fresh_database(self) -> str:
-        """Replace the database by an empty one, flush Redis, and return the URL."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS measured WITH (FORCE)")
             connection.execute("CREATE DATABASE measured TEMPLATE template0")
@@ -51,7 +48,6 @@ class Servers:
         return urlunsplit(urlsplit(self.postgres.url)._replace(path="/measured"))
 
     def start_redis(self) -> None:
-        """Start Redis, or restart it at its address."""
         self.redis = start_redis(self._directory)
 
     def stop(self) -> None:
@@ -87,7 +83,6 @@ class Cluster:
             )
 
     def child_environment(self) -> dict[str, str]:
-        """Return our environment without settings of the shell, with the servers' addresses."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
         addresses = {
             "COORDINATOR_DATABASE_URL": self.database_url,
@@ -96,7 +91,6 @@ class Cluster:
         return {**inherited, **SETTINGS, **self._settings, **addresses}
 
     def wait_ready(self) -> None:
-        """Wait until all replicas are ready. Raises ClusterFailed when they do not become ready."""
         ended = wait_until(
             lambda: self._up.poll() is not None or b"ready: " in self._output.read_bytes(),
             within=START_SECONDS,
@@ -106,7 +100,6 @@ class Cluster:
             raise ClusterFailed(self._output.read_text(errors="replace"))
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Return the serving processes by kind."""
         web = [process for number in range(1, self.web + 1) if (process := self._named(f"web-{number}"))]
         workers = [process for number in range(1, self.workers + 1) if (process := self._named(f"worker-{number}"))]
         servers = {"postgres": self.servers.postgres.pid, "redis": self.servers.redis.pid}
@@ -117,7 +110,6 @@ class Cluster:
         }
 
     def end(self) -> None:
-        """End the cluster, but not the servers."""
         self._up.send_signal(signal.SIGINT)
         try:
             self._up.wait(30)
@@ -131,7 +123,6 @@ class Cluster:
 
 @contextmanager
 def scratch_servers() -> Iterator[tuple[Servers, Path]]:
-    """Yield servers and their scratch directory; remove both at the end."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _clear_leftovers()
@@ -150,7 +141,6 @@ def scratch_servers() -> Iterator[tuple[Servers, Path]]:
 def running(
     servers: Servers, directory: Path, *, web: int = 2, workers: int = 2, settings: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """Yield a ready cluster with a fresh database; end it after the block."""
     cluster = Cluster(servers, Path(tempfile.mkdtemp(dir=directory)) / "up", web, workers, settings or {})
     try:
         cluster.wait_ready()
@@ -160,7 +150,6 @@ def running(
 
 
 def _clear_leftovers() -> None:
-    """End and remove the processes and directories of a killed benchmark."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):

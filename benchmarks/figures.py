@@ -22,14 +22,11 @@ class Goal:
     limit: str = ""
 
     def met_by(self, value: float) -> bool:
-        """Return True if the value meets the goal."""
         return value >= self.target if self.sense == ">=" else value <= self.target
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Least, median and greatest of the repetitions."""
-
     least: float
     middle: float
     most: float
@@ -41,20 +38,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class GoalResult:
-    """Goal with its measured spread, and the raw limit of the same Postgres in the same run if there is one."""
-
     goal: Goal
     spread: Spread
     limit: float | None = None
 
     @property
     def met(self) -> bool:
-        """True if the median meets the goal."""
         return self.goal.met_by(self.spread.middle)
 
     @property
     def ratio(self) -> float | None:
-        """Measured share of the raw limit."""
         return self.spread.middle / self.limit if self.limit else None
 
 
@@ -75,12 +68,10 @@ class Measured:
         return Spread.of([figures[figure] for figures in self.repetitions])
 
     def verdicts(self, goals: Sequence[Goal]) -> list[GoalResult]:
-        """Return one verdict for each goal."""
         return [GoalResult(goal, self.spread(goal.figure), self.limit.get(goal.limit)) for goal in goals]
 
 
 def averaged(shares: Sequence[Figures]) -> dict[str, float]:
-    """Return the mean of each key over the shares that have it."""
     names = dict.fromkeys(name for figures in shares for name in figures)
     return {
         name: sum(found) / len(found)

@@ -120,7 +120,6 @@ def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
 
 
 def runners(url: str, count: int) -> list[str]:
-    """Insert registered runners of a hundred different tags, which no run demands; return their ids."""
     with database(url) as connection:
         ids = [row[0] for row in connection.execute(_RUNNERS, {"count": count})]
         connection.execute("ANALYZE runners")

@@ -165,7 +165,6 @@ def memory(stage: Stage) -> list[Figures]:
 
 
 def _resident_after(stage: Stage, cluster: Cluster, finished: int) -> list[int]:
-    """Return the resident bytes of each replica once so many runs have finished."""
     while _count(cluster, "SELECT count(*) FROM runs WHERE status = 'completed'") < finished:
         stage.run(cluster, "lives", seconds=5, runners=8, batch=100)
     return [process.memory_info().rss for process in cluster.processes()["web"]]

@@ -37,7 +37,6 @@ def flood(stage: Stage) -> list[Figures]:
 
 
 def _key(cluster: Cluster, owner: str) -> str:
-    """Create a key of a new owner."""
     made = subprocess.run(
         own_command("keys", "create", "--role", "user", "--owner", owner),
         env=cluster.child_environment(),

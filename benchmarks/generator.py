@@ -38,13 +38,11 @@ MOST_SECONDS: Final = 600
 
 
 async def generate(job: dict[str, Any]) -> dict[str, float]:
-    """Run the load that the job names; return its measurements. Raises TimeoutError when it does not end by itself."""
     async with asyncio.timeout(MOST_SECONDS):
         return await LOADS[job.pop("load")](**job)
 
 
 def main() -> int:
-    """Run the load on stdin; return 1 with one line on stderr after an unexpected answer."""
     met: BaseException | None = None
     try:
         figures = uvloop.run(generate(orjson.loads(sys.stdin.buffer.read())))

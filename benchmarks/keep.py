@@ -22,7 +22,6 @@ def kept(path: Path, fresh: Results) -> Results:
 
 
 def read(path: Path) -> Results:
-    """Read a file written by `kept`."""
     content = orjson.loads(path.read_bytes())
     measured = {name: Measured(**row) for name, row in content.pop("measured").items()}
     return Results(**content, measured=measured)

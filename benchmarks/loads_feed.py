@@ -16,8 +16,6 @@ POSTERS = 4
 
 
 class Audience:
-    """Followers of the feed; records when each numbered event reaches them."""
-
     def __init__(self) -> None:
         self.sent_at: dict[int, float] = {}
         self.delays: list[float] = []
@@ -26,7 +24,6 @@ class Audience:
         self._complete = asyncio.Event()
 
     async def gather(self, url: str, size: int) -> None:
-        """Connect `size` clients, some at a time; return when all of them follow."""
         for first in range(0, size, 50):
             streams = [await connect_stream(url, self._frame) for _ in range(min(50, size - first))]
             for stream in streams:
@@ -43,7 +40,6 @@ class Audience:
                 self._complete.set()
 
     async def complete(self, count: int) -> None:
-        """Wait until `count` frames have come, for at most 5 s."""
         self._awaited = count
         self._complete.clear()
         if len(self.delays) < count:
@@ -51,7 +47,6 @@ class Audience:
                 await asyncio.wait_for(self._complete.wait(), 5)
 
     def leave(self) -> None:
-        """Close all connections."""
         for stream in self.streams:
             stream.close()
 

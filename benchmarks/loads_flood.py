@@ -51,7 +51,6 @@ async def calm(urls: list[str], *, seconds: float, token: str, rate: float, warm
 
 
 async def _moments(rate: float, meter: Meter) -> AsyncIterator[None]:
-    """Yield moments `rate` a second apart on average, the same ones each time, until the window is over."""
     chance = random.Random(1)
     due = perf_counter()
     while not meter.over:

@@ -27,7 +27,6 @@ class Trivial(asyncio.Protocol):
 
 
 async def serve_trivially(urls: list[str], *, port: int) -> dict[str, float]:
-    """Serve on 127.0.0.1 until killed."""
     del urls
     server = await asyncio.get_running_loop().create_server(Trivial, "127.0.0.1", port)
     async with server:
@@ -36,7 +35,6 @@ async def serve_trivially(urls: list[str], *, port: int) -> dict[str, float]:
 
 
 async def serve_barely(urls: list[str], *, port: int) -> dict[str, float]:
-    """Serve on 127.0.0.1 until killed, with FastAPI and uvicorn and nothing behind them."""
     del urls
     app = FastAPI()
 
@@ -49,7 +47,6 @@ async def serve_barely(urls: list[str], *, port: int) -> dict[str, float]:
 
 
 async def own_cost(urls: list[str], *, seconds: float, clients: int) -> dict[str, float]:
-    """Submit to one of these servers; return `microseconds` of the generator's CPU a request."""
     meter = Meter()
     content = request("POST", "/runs", new_run())
     spent = 0.0

@@ -95,7 +95,6 @@ async def claims(urls: list[str], *, samples: int, tag: str) -> dict[str, float]
 
 
 async def claim_rate(urls: list[str], *, seconds: float, runners: int, batch: int, tag: str) -> dict[str, float]:
-    """Claim only, `batch` at a time, from a backlog inserted before. Counts runs."""
     meter = Meter()
 
     async def runner(number: int) -> None:

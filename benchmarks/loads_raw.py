@@ -79,13 +79,10 @@ _APPEND: Final = """
 
 
 async def raw_submissions(urls: list[str], *, seconds: float, connections: int, batch: int) -> dict[str, float]:
-    """Insert runs with their sessions and events; counts runs."""
     return await _loop(urls[0], seconds, connections, lambda connection: _submit(connection, batch))
 
 
 async def raw_lives(urls: list[str], *, seconds: float, connections: int, batch: int) -> dict[str, float]:
-    """Insert, claim, start and complete; counts runs."""
-
     async def life(connection: Postgres) -> int:
         await _submit(connection, batch)
         ids, token = await _claim(connection, batch)
@@ -132,7 +129,6 @@ async def _claim(connection: Postgres, most: int) -> tuple[list[str], str]:
 
 
 async def _loop(url: str, seconds: float, connections: int, step: Step) -> dict[str, float]:
-    """Repeat the step on each connection; the step returns its number of rows."""
     meter = Meter()
 
     async def worker() -> None:

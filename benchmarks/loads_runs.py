@@ -15,7 +15,6 @@ POLL_SECONDS = 2
 
 
 def new_run(tags: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a submission: a new session, a prompt of one sentence, demands on the runner."""
     run: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": PROMPT}}
     if tags:
         run["additional_demands"] = {"tags": list(tags)}
@@ -23,7 +22,6 @@ def new_run(tags: Sequence[str] = ()) -> dict[str, Any]:
 
 
 async def register(connection: Connection, name: str, tags: Sequence[str] = ()) -> str:
-    """Register a runner of its own identity; return its id."""
     runner = {
         "hostname": name,
         "project_dir": "/srv/work",
@@ -75,13 +73,11 @@ class Backlog:
         self.pending = 0
 
     def took(self, count: int) -> None:
-        """Note claimed runs."""
         self.pending -= count
         if self.pending < self._least:
             self._missing.set()
 
     async def keep(self) -> None:
-        """Submit until cancelled."""
         connection = await connect(self._url)
         hundred = request("POST", "/runs/batch", {"runs": [new_run()] * 100})
         while True:
@@ -193,7 +189,6 @@ async def submit_to_runner(urls: list[str], *, samples: int, uncounted: int = 10
 
 
 async def idle_poll(url: str, number: int) -> None:
-    """Poll for ever as a runner of its own tag, for which there is no run."""
     connection = await connect(url)
     runner_id = await register(connection, f"idle-{number}", [f"idle-{number}"])
     while True:

@@ -17,7 +17,6 @@ LIBRARIES = ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "psycopg
 
 
 def facts(servers: Servers) -> dict[str, str]:
-    """Return the facts that a comparison needs, by name, in the order of display."""
     with psycopg.connect(servers.postgres.url) as connection:
         settings = [
             f"{name} {_setting(connection, name)}" for name in ("fsync", "synchronous_commit", "shared_buffers")

@@ -30,12 +30,10 @@ class Meter:
         self.end()
 
     def begin(self) -> None:
-        """Begin counting."""
         print(BEGINS, flush=True)
         self._began_at = perf_counter()
 
     def end(self) -> None:
-        """End counting; loads look at `over` and stop."""
         self._seconds = perf_counter() - self._began_at
         self.over = True
         print(ENDS, flush=True)
@@ -47,7 +45,6 @@ class Meter:
             self.latencies.append(perf_counter() - began)
 
     def step(self, name: str, began: float) -> None:
-        """Record a part that began at `began` and has ended: `figures` has its median as `<name>_p50`."""
         if self._began_at and not self.over:
             self.steps.setdefault(name, array("d")).append(perf_counter() - began)
 

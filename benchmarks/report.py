@@ -25,32 +25,26 @@ _ASIDES = ("cpu_", "first_")
 
 @dataclass
 class Results:
-    """Results of one benchmark: the machine, the generator's own cost, and the measurements of each row by name."""
-
     machine: Mapping[str, str]
     generator: Mapping[str, float]
     measured: dict[str, Measured] = field(default_factory=dict)
 
 
 def line_of(row: Row) -> str:
-    """Format the row for `--list`."""
     return f"{row.name:<32} {', '.join(map(target, row.goals)):<58} {row.what}"
 
 
 def fact_lines(results: Results) -> list[str]:
-    """Return lines about the machine and the generator's cost."""
     shown = {**results.machine, "generator": cost_line(results.generator)}
     return [f"{name:<10} {value}" for name, value in shown.items()]
 
 
 def cost_line(own: Mapping[str, float]) -> str:
-    """Format the load generator's own cost."""
     cost, most = own["microseconds"], short(own["rate"])
     return f"{cost:.0f} µs of CPU a request, {most} requests/s against a server that does nothing"
 
 
 def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
-    """Return the row's lines: one for each goal, the CPU on the first; without goals one for each figure."""
     lines = [_judged(verdict) for verdict in measured.verdicts(row.goals)]
     if not row.goals:
         lines = [
@@ -68,12 +62,10 @@ def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
 
 
 def all_cells(results: Results) -> list[tuple[str, ...]]:
-    """Return the lines of all measured rows, in the order of the table."""
     return [line for row in ROWS if row.name in results.measured for line in cells(row, results.measured[row.name])]
 
 
 def table(results: Results) -> str:
-    """Format all rows, in columns as wide as they need."""
     lines = [HEADINGS, *all_cells(results)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(
@@ -82,14 +74,12 @@ def table(results: Results) -> str:
 
 
 def short(value: float) -> str:
-    """Format a figure with its significant digits."""
     if value and abs(value) < 10:
         return f"{value:.2f}"
     return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def target(goal: Goal) -> str:
-    """Format the goal with its unit."""
     return f"{goal.figure} {goal.sense} {goal.target:,g} {goal.unit}"
 
 

@@ -38,19 +38,16 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """Usual length of a window."""
         return 4 if self.quick else 10
 
     @contextmanager
     def cluster(
         self, *, web: int = 2, workers: int = 2, settings: Mapping[str, str] | None = None
     ) -> Iterator[Cluster]:
-        """Yield a ready cluster on an empty database."""
         with running(self.servers, self.directory, web=web, workers=workers, settings=settings) as cluster:
             yield cluster
 
     def repeat(self, cluster: Cluster, load: str, **arguments: Any) -> list[Figures]:
-        """Run one load ``repetitions`` times."""
         return [self.run(cluster, load, **arguments) for _ in range(self.repetitions)]
 
     def run(
@@ -79,8 +76,6 @@ class Stage:
 
 
 class Window:
-    """Readings at both marks of the generator."""
-
     def __init__(self, processes: Callable[[], Processes], watch: Callable[[], Figures] | None = None) -> None:
         self._processes = processes
         self._watch = watch or dict
@@ -100,13 +95,11 @@ class Window:
 
 
 def generate(load: str, job: Mapping[str, Any], window: Window | None = None) -> dict[str, float]:
-    """Run one load in a process of its own; return its measurements. Raises LoadFailed."""
     with started(load, job) as generator:
         return measured(load, generator, window)
 
 
 def measured(load: str, generator: "subprocess.Popen[bytes]", window: Window | None = None) -> dict[str, float]:
-    """Wait for a started generator; return its measurements. Raises LoadFailed."""
     last = _follow(generator, window)
     if generator.wait() or not last:
         raise LoadFailed(f"{load} ended with {generator.returncode}")
@@ -122,7 +115,6 @@ def started(
     env: Mapping[str, str] | None = None,
     errors: IO[bytes] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a generator with its load; kill it if the block fails."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, cwd=ROOT, env=env) as generator:
         try:
@@ -136,7 +128,6 @@ def started(
 
 
 def _follow(generator: "subprocess.Popen[bytes]", window: Window | None) -> bytes:
-    """Pass the generator's marks to the window; return its last line, empty if it ended without one."""
     if generator.stdout is None:
         raise ValueError(generator)
     itself = psutil.Process(generator.pid)
@@ -150,5 +141,4 @@ def _follow(generator: "subprocess.Popen[bytes]", window: Window | None) -> byte
 
 
 def load_average() -> float:
-    """Return the load average of the machine over the last minute."""
     return os.getloadavg()[0]

@@ -33,7 +33,6 @@ def lives(runners: int, batch: int = 1) -> Measure:
 
 
 def submit_to_runner(stage: Stage) -> list[Figures]:
-    """Measure beside an idle fleet of 20."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "submit-to-runner", samples=100 if stage.quick else 300)
 
@@ -49,7 +48,6 @@ def submit_to_runner_without_redis(stage: Stage) -> list[Figures]:
 
 
 def stop_to_runner(stage: Stage) -> list[Figures]:
-    """Measure beside an idle fleet of 20."""
     with stage.cluster() as cluster:
         return stage.repeat(cluster, "stop-to-runner", samples=100 if stage.quick else 300)
 

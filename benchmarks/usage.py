@@ -7,15 +7,12 @@ import psutil
 
 
 class Usage:
-    """CPU seconds of groups of processes between `__init__` and `shares`."""
-
     def __init__(self, groups: Mapping[str, Sequence[psutil.Process]]) -> None:
         self._groups = groups
         self._began_at = perf_counter()
         self._spent = {name: _seconds(processes) for name, processes in groups.items()}
 
     def elapsed(self) -> float:
-        """Return seconds since the beginning."""
         return perf_counter() - self._began_at
 
     def shares(self, now: Mapping[str, Sequence[psutil.Process]]) -> dict[str, float]:

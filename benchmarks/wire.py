@@ -25,7 +25,6 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     async def call(self, request: bytes) -> Answer:
-        """Send a request made by `request()`; return its answer. Raises Unexpected when the connection ends instead."""
         if self._transport is None:
             raise Unexpected("the connection is closed")
         self._answer = asyncio.get_running_loop().create_future()
@@ -33,7 +32,6 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     async def expect(self, status: int, request: bytes) -> bytes:
-        """Call and return the body of an answer with this status. Raises Unexpected for another one."""
         got, body = await self.call(request)
         if got != status:
             raise Unexpected(f"{got}, not {status}, to {request[:80]!r}: {body[:300]!r}")
@@ -76,7 +74,6 @@ class Stream(Connection):
         self.began = asyncio.get_running_loop().create_future()
 
     def follow(self, path: str) -> None:
-        """Request the stream; `began` is done with its first bytes."""
         if self._transport is None:
             raise Unexpected("the connection is closed")
         self._transport.write(request("GET", path))
@@ -95,19 +92,16 @@ class Stream(Connection):
 
 
 async def connect(url: str) -> Connection:
-    """Connect to the replica at this address."""
     _, connection = await asyncio.get_running_loop().create_connection(Connection, *_address(url))
     return connection
 
 
 async def connect_stream(url: str, on_frame: Callable[[bytes], None]) -> Stream:
-    """Open a connection for `Stream.follow`."""
     _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(on_frame), *_address(url))
     return stream
 
 
 def request(method: str, path: str, body: Any = None, *, token: str = "") -> bytes:
-    """Return the bytes of a request; `body` is sent as JSON, `token` as the bearer token."""
     content = b"" if body is None else orjson.dumps(body)
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if token:

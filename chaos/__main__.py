@@ -18,7 +18,6 @@ _QUICK_SECONDS = 30.0
 
 
 def main() -> int:
-    """Run the campaign; return 0 when every promise held."""
     asked = _arguments()
     if asked.list_faults:
         print("\n".join(MAKERS))

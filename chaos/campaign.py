@@ -40,8 +40,6 @@ class Campaign:
 
 @dataclass
 class Result:
-    """Outcome of a campaign."""
-
     campaign: Campaign
     verdicts: list[Verdict] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +50,6 @@ class Result:
         return bool(self.verdicts) and all(verdict.held for verdict in self.verdicts)
 
     def write(self, path: Path) -> None:
-        """Write the outcome as JSON."""
         verdicts = [{**asdict(verdict), "held": verdict.held} for verdict in self.verdicts]
         kept = {
             "campaign": asdict(self.campaign),
@@ -65,7 +62,6 @@ class Result:
 
 
 def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Result:
-    """Run the campaign in this directory, where the logs stay."""
     result = Result(campaign)
     with ExitStack() as held:
         cluster = held.enter_context(running_cluster(directory))

@@ -29,32 +29,27 @@ class Clients:
     _sessions: deque[str] = field(default_factory=lambda: deque(maxlen=200))
 
     async def begin(self) -> None:
-        """Create the kept sessions."""
         for session_id in KEPT:
             await self.wire.submit(uuid.uuid4().hex, {**_plain(), "session_id": session_id})
 
     async def submit(self, share: float) -> None:
-        """Submit at this share of the rate."""
         while not self.over.is_set():
             await self._pause(1 / (self.rate * share))
             if self.backlog < _LONGEST_BACKLOG:
                 await self._submit_one()
 
     async def write(self, pace: float) -> None:
-        """Write events of the kept sessions."""
         while not self.over.is_set():
             await self._pause(pace)
             await self.wire.say(self.random.choice(KEPT), uuid.uuid4().hex)
 
     async def stop(self, pace: float) -> None:
-        """Stop random sessions of the newest 30, in whatever status."""
         while not self.over.is_set():
             await self._pause(pace)
             if self._sessions:
                 await self.stop_one(self.random.choice(list(self._sessions)[-30:]))
 
     async def delete(self, pace: float) -> None:
-        """Delete old sessions, which most likely have ended."""
         while not self.over.is_set():
             await self._pause(pace)
             if len(self._sessions) > 100:
@@ -66,7 +61,6 @@ class Clients:
                     self.wire.ledger.deleted.add(session_id)
 
     async def look(self, pace: float) -> None:
-        """Read lists and single sessions."""
         while not self.over.is_set():
             await self._pause(pace)
             paths = ["/runs?limit=20", "/sessions?limit=20", "/runners"]
@@ -78,7 +72,6 @@ class Clients:
         await self.wire.decided("stop", "POST", f"/sessions/{session_id}/stop")
 
     async def resume(self, session_id: str) -> None:
-        """Submit one more run for a session, wherever its process was last."""
         body = {"type": "resume_session", "session_id": session_id, "parameters": {"prompt": "work"}}
         await self.wire.submit(uuid.uuid4().hex, body)
 

@@ -57,7 +57,6 @@ class ChaosCluster:
 
     @property
     def urls(self) -> list[str]:
-        """URLs of the web processes, without the balancer."""
         return self.up.urls
 
     @property
@@ -65,23 +64,19 @@ class ChaosCluster:
         return self.up.balancer
 
     def process(self, name: str) -> psutil.Process | None:
-        """Return the process that has this name now; None without one."""
         return self.up.process(name)
 
     def family(self, name: str) -> list[psutil.Process]:
-        """Return that process and its descendants."""
         process = self.process(name)
         return [] if process is None else family([process])
 
     def server_family(self, name: str) -> list[psutil.Process]:
-        """Return the processes of Postgres, or of Redis."""
         server = self.postgres.server if name == "postgres" else self.redis.server
         with suppress(psutil.NoSuchProcess):
             return family([psutil.Process(server.pid)])
         return []
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Return all current processes of the cluster, by name."""
         return {name: self.family(name) for name in (*OURS, BALANCER)}
 
     def until_well(self, within: float) -> float:
@@ -103,7 +98,6 @@ class ChaosCluster:
 
 @contextmanager
 def running_cluster(directory: Path) -> Iterator[ChaosCluster]:
-    """Start a cluster in this directory; after the block only its logs remain."""
     with ExitStack() as held:
         postgres = OwnPostgres(new_directory(directory, "postgres"))
         held.callback(lambda: postgres.server.stop("immediate"))
@@ -135,7 +129,6 @@ def running_cluster(directory: Path) -> Iterator[ChaosCluster]:
 
 
 def signal_all(processes: list[psutil.Process], number: int) -> None:
-    """Signal those processes that still exist."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

@@ -26,8 +26,6 @@ _DEPLOY_SECONDS = 240.0
 
 
 class Cast(Protocol):
-    """Runners of the load, by name."""
-
     def kill(self, name: str) -> None: ...
     def freeze(self, name: str) -> None: ...
     def thaw(self, name: str) -> None: ...
@@ -36,8 +34,6 @@ class Cast(Protocol):
 
 @dataclass
 class Done:
-    """Outcome of a fault; times are `time.monotonic`."""
-
     fault: Fault
     begun: float
     ended: float = 0.0
@@ -49,8 +45,6 @@ class Done:
 
 @dataclass
 class Faults:
-    """Executor of faults, each in a thread of its own; faults of one target run one after the other."""
-
     cluster: ChaosCluster
     cast: Cast
     say: Callable[[str], None]
@@ -61,7 +55,6 @@ class Faults:
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
 
     def run(self, faults: Sequence[Fault]) -> None:
-        """Execute a schedule; return when the last fault is undone."""
         begun = time.monotonic()
         threads: list[threading.Thread] = []
         for fault in faults:

@@ -39,14 +39,11 @@ class Failure:
         return f"{self.kind} at {self.where}: {self.code or 'no answer'} {self.text[:200]!r}"
 
     def at(self, beginning: float) -> str:
-        """Format the failure with its time, in seconds since the beginning."""
         return f"{self} ({self.begun - beginning:.1f} to {self.ended - beginning:.1f} s)"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Run that a poll delivered; with the times when the poll was sent and answered."""
-
     run_id: str
     token: str
     runner: str
@@ -56,8 +53,6 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Report:
-    """Decided report. ``begun`` is the time when the answered call was sent."""
-
     run_id: str
     token: str
     outcome: str
@@ -86,7 +81,6 @@ class Ledger:
     orphaned: list[str] = field(default_factory=list)
 
     def accept(self, key: str, run_id: str, session_id: str) -> None:
-        """Record an accepted submission; a repeat must name the same run."""
         if self.accepted.setdefault(key, run_id) != run_id:
             self.contradictions.append(f"key {key}: {self.accepted[key]} and {run_id}")
         self.session_of[run_id] = session_id

@@ -37,8 +37,6 @@ MANNERS = {
 
 
 class Load:
-    """Load for the length of a block, and the cast of the faults."""
-
     def __init__(self, cluster: ChaosCluster, directory: Path, seed: int, rate: float) -> None:
         self.ledger = Ledger()
         self.deployed: dict[str, DeployedRunner] = {}
@@ -82,7 +80,6 @@ class Load:
     # Calls of the faults:
 
     def kill(self, name: str) -> None:
-        """Kill the runner; another process of the same identity starts within seconds."""
         if name in self.deployed:
             self.deployed[name].kill()
         else:
@@ -111,7 +108,6 @@ class Load:
     # End of the load:
 
     def finish_submitting(self, within: float) -> None:
-        """Stop new work; return when every call that clients had begun is decided."""
         if self._clients is not None:
             self._loop.call_soon_threadsafe(self._clients.over.set)
         self._until(lambda: not self._submitting, within, "decided calls of clients")
@@ -122,18 +118,15 @@ class Load:
         self._until(lambda: not any(runner.busy for runner in self.runners.values()), within, "decided reports")
 
     def until_none_left(self, within: float) -> None:
-        """Wait until every run has ended."""
         self._until(lambda: self.unfinished() == {}, within, "the end of the last runs")
 
     def stop_unheard(self) -> int:
-        """Stop, as an operator would, runs whose only report was lost; return their number."""
         sessions = set((self.unfinished() or {}).values())
         for session_id in sessions:
             self._do(Clients.stop_one, session_id)
         return len(sessions)
 
     def resume(self, session_id: str) -> None:
-        """Submit one more run for this session."""
         self._do(Clients.resume, session_id)
 
     def unheard(self) -> set[str]:
@@ -147,7 +140,6 @@ class Load:
         }
 
     def unfinished(self) -> dict[str, str] | None:
-        """Return unfinished runs and their sessions; None while Postgres cannot be read."""
         try:
             with self._cluster.engine.connect() as connection:
                 return {row.run_id: row.session_id for row in connection.execute(_UNFINISHED)}
@@ -163,7 +155,6 @@ class Load:
             asyncio.run_coroutine_threadsafe(what(self._clients, session_id), self._loop).result(60)
 
     def failures(self) -> list[Failure]:
-        """Return all failed calls, those of the deployed runners included."""
         shift = time.monotonic() - time.time()
         found = list(self.ledger.failures)
         for name, where in zip(DEPLOYED, (BALANCER, WEBS[-1]), strict=True):

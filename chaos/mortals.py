@@ -56,6 +56,5 @@ async def die_with_a_run(wire: Wire, name: str) -> None:
 
 
 def late_losses(connection: Connection, ledger: Ledger) -> list[str]:
-    """Return the runs that outlived their dead runner for longer than the bound."""
     rows = connection.execute(_LATE, {"run_ids": ledger.orphaned, "bound": BOUND_SECONDS})
     return [f"{row.run_id} is {row.status} after {row.seconds:.0f} s of its runner's silence" for row in rows]

@@ -19,8 +19,6 @@ Targets = Callable[[], list[psutil.Process]]
 
 
 class _End(asyncio.Protocol):
-    """End of a connection; forwards its input to the other end."""
-
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End | None = None
@@ -53,7 +51,6 @@ class _End(asyncio.Protocol):
             self.other.transport.close()
 
     def hold(self, *, full: bool | None = None, silent: bool | None = None) -> None:
-        """Pause reading while the other end is full or the network is silent."""
         self._full = self._full if full is None else full
         self._silent = self._silent if silent is None else silent
         if self.transport is not None and not self.transport.is_closing():
@@ -78,14 +75,11 @@ class _Pair:
 
 @dataclass(eq=False)
 class _Trouble:
-    """Current disturbance and its targets; None: every process."""
-
     targets: Targets | None
     silent: bool
     held: set[_Pair] = field(default_factory=set)
 
     def ports(self) -> set[int] | None:
-        """Return the ports from which the target processes are connected now."""
         if self.targets is None:
             return None
         found: set[int] = set()
@@ -97,8 +91,6 @@ class _Trouble:
 
 @dataclass
 class Network:
-    """Proxy before one server; ``url`` is its address for our processes."""
-
     url: str
     _host: str
     _port: int
@@ -108,7 +100,6 @@ class Network:
 
     @contextmanager
     def cut(self, targets: Targets | None) -> Iterator[None]:
-        """Reset open connections and new ones for the length of the block."""
         with self._trouble(_Trouble(targets, silent=False)):
             yield
 
@@ -152,14 +143,12 @@ class Network:
                 pair.cut()
 
     def accept(self) -> asyncio.Protocol:
-        """Return the client's end of a new connection."""
         client = _Accepted(self)
         client.other = _End()
         client.other.other = client
         return client
 
     async def join(self, client: _End, server: _End, client_port: int) -> None:
-        """Connect a client's end to the server, unless a disturbance forbids it."""
         pair = _Pair(client, server, client_port)
         try:
             await self._loop.create_connection(lambda: server, self._host, self._port)
@@ -178,8 +167,6 @@ class Network:
 
 
 class _Accepted(_End):
-    """Client's end."""
-
     def __init__(self, network: Network) -> None:
         super().__init__()
         self._network = network
@@ -198,7 +185,6 @@ class _Accepted(_End):
 
 @contextmanager
 def network(url: str) -> Iterator[Network]:
-    """Run the proxy before the server of this URL, in a thread of its own."""
     parts = urlsplit(url)
     loop = uvloop.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))

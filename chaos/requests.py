@@ -32,7 +32,6 @@ def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Le
 
 
 def excused(failure: Failure, done: Sequence[Done]) -> bool:
-    """Return True if a fault or the load itself explains the failure."""
     if failure.code is None and _CLOSED_BY_THE_CLIENT in failure.text:
         return True
     balanced = failure.where == BALANCER

@@ -33,7 +33,6 @@ class Usage:
 
 
 def usage(cluster: ChaosCluster) -> Usage:
-    """Measure the current usage."""
     families = {name: cluster.family(name) for name in OURS}
     client = sync_client(cluster.redis.url, answer_timeout=10)
     try:
@@ -53,7 +52,6 @@ def _memory(process: psutil.Process) -> int:
 
 
 def judge_usage(before: Usage, after: Usage) -> Verdict:
-    """Judge that nothing has grown beyond what a load fills once."""
     findings = [
         f"{name} had {before.memory[name]} MiB, has {mib}"
         for name, mib in after.memory.items()

@@ -32,15 +32,11 @@ class Manner:
 
 @dataclass(eq=False)
 class Work:
-    """Run in hand."""
-
     run: dict[str, Any]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Runner:
-    """Runner under load, restarted as a new process when it is killed."""
-
     def __init__(self, name: str, manner: Manner, wire: Wire, seed: int) -> None:
         self.name = name
         self._manner = manner
@@ -54,11 +50,9 @@ class Runner:
 
     @property
     def busy(self) -> bool:
-        """True if the end of a run in hand is not reported yet."""
         return bool(self._works)
 
     async def serve(self) -> None:
-        """Live and restart until cancelled."""
         while True:
             self._life = asyncio.create_task(self._live())
             try:
@@ -175,7 +169,6 @@ class Runner:
         await self._wire.say(run["session_id"], key, **fields)
 
     async def _have_children(self, run: dict[str, Any]) -> None:
-        """Submit children with keys made of the run's id: another attempt submits the same ones."""
         for number in range(int(run["parameters"]["prompt"].removeprefix(CHILDREN))):
             body = {
                 "type": "start_session",

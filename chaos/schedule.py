@@ -25,8 +25,6 @@ BEYOND_LOST: Final = (14.0, 22.0)
 
 
 class Kind(StrEnum):
-    """Kinds of faults."""
-
     KILL = "kill -9"
     FREEZE = "freeze"
     CUT = "cut the network"

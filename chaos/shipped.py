@@ -75,7 +75,6 @@ class Shipped:
         self._held.close()
 
     def answer_instead(self, seconds: float) -> None:
-        """Let the proxy before shipped-1 send changing responses of its own."""
         until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:
@@ -86,7 +85,6 @@ class Shipped:
 
     @contextmanager
     def asleep(self, name: str) -> Iterator[None]:
-        """Stop the runner with its guard and its jobs, as suspend does."""
         with suppress(psutil.NoSuchProcess):
             stopped = family([psutil.Process(self._processes[name].pid)])
             signal_all(stopped, signal.SIGSTOP)
@@ -96,12 +94,10 @@ class Shipped:
                 signal_all(stopped, signal.SIGCONT)
 
     def finish(self) -> None:
-        """Stop submitting."""
         self._over.set()
         self._submitting.join(60)
 
     def judge(self, engine: Engine) -> Verdict:
-        """Judge all its runs, once they have ended."""
         return judge_shipped(engine, self.runs)
 
     def _start(self, name: str, url: str) -> None:
@@ -161,5 +157,4 @@ def judge_shipped(engine: Engine, runs: Sequence[str]) -> Verdict:
 
 
 def child_environment(home: Path) -> dict[str, str]:
-    """Return our environment with a home of its own, for the runner's locks and notes."""
     return {**os.environ, "HOME": str(home), "COORDINATOR_LOG_FORMAT": "json"}

@@ -47,8 +47,6 @@ _CONTENTS = text("""
 
 @dataclass
 class Verdict:
-    """Verdict on one promise: what was checked, and what speaks against it."""
-
     promise: str
     checked: str
     findings: list[str] = field(default_factory=list)
@@ -67,8 +65,6 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Line:
-    """State of a run at one moment, as the feed told it."""
-
     run_id: str
     session_id: str
     shown: dict[str, Any]
@@ -79,7 +75,6 @@ class Line:
 
 
 def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
-    """Yield each run that ever was, with all states the feed told, in order."""
     rows = connection.execution_options(yield_per=2000).execute(_HISTORY)
     lines = (Line(row.run_id, row.session_id, json.loads(row.frame)["run"]) for row in rows)
     for run_id, group in groupby(lines, attrgetter("run_id")):
@@ -87,7 +82,6 @@ def histories(connection: Connection) -> Iterator[tuple[str, list[Line]]]:
 
 
 def judge(engine: Engine, ledger: Ledger) -> list[Verdict]:
-    """Judge every promise of the database, after all runs have ended and all writers stopped."""
     judges: Sequence[Callable[[Connection, Ledger], Verdict]] = (
         nothing_acknowledged_is_lost,
         one_owner,
@@ -183,7 +177,6 @@ def tokens_fence(_connection: Connection, ledger: Ledger) -> Verdict:
 
 
 def nothing_hangs(connection: Connection, _ledger: Ledger) -> Verdict:
-    """Judge that after the quiet time no run is pending, claimed or running."""
     left = connection.execute(_UNFINISHED).all()
     findings = [f"{row.run_id} is {row.status} with {row.runner_id}, silent for {row.silent} s" for row in left]
     return Verdict("No run stays unfinished without a live runner", f"{len(left)} unfinished runs", findings)
@@ -218,7 +211,6 @@ def children_are_told_once(connection: Connection, _ledger: Ledger) -> Verdict:
 
 
 def _headings(prompts: dict[str, list[str]]) -> Counter[str]:
-    """Count the parts of prompts that each child heads."""
     found: Counter[str] = Counter()
     for texts in prompts.values():
         for parameters in texts:

@@ -66,30 +66,24 @@ class HoppingClient(Follower):
 
 @dataclass
 class Watcher:
-    """Client with what it must see: these kinds (none: the default ones), of this session if one is named."""
-
     name: str
     client: HoppingClient
     kinds: frozenset[str] = frozenset()
     session_id: str = ""
 
     def wants(self, kind: str, session_id: str) -> bool:
-        """Return True if the client must see the event."""
         if self.session_id and session_id != self.session_id:
             return False
         return kind in self.kinds if self.kinds else kind != "run_updated"
 
 
 class Watchers:
-    """All watchers, from the first event on."""
-
     def __init__(self, cluster: ChaosCluster, seed: int) -> None:
         self._engine = cluster.engine
         keep_removed(self._engine)
         self.all = list(_watchers(cluster, self._scalar(_EPOCH), seed))
 
     def until_at_the_end(self, within: float) -> None:
-        """Wait until all events are numbered and every client has its last event."""
         eventually(lambda: self._scalar(_UNNUMBERED) == 0, within, every=0.1, what="numbered events")
         with self._engine.connect() as connection:
             newest = connection.execute(_LAST).all()
@@ -158,7 +152,6 @@ def _watchers(cluster: ChaosCluster, epoch: str, seed: int) -> Iterator[Watcher]
 
 @contextmanager
 def watching(cluster: ChaosCluster, seed: int) -> Iterator[Watchers]:
-    """Run the watchers for the length of a block."""
     watchers = Watchers(cluster, seed)
     try:
         yield watchers

@@ -20,19 +20,15 @@ PAUSE_SECONDS = 0.3
 
 @dataclass
 class Wire:
-    """HTTP client of all of the load."""
-
     http: httpx.AsyncClient
     ledger: Ledger
     addresses: Mapping[str, str]
     random: Random
 
     def anywhere(self) -> str:
-        """Return a web process or the balancer: half of the calls each."""
         return self.random.choice((*WEBS, *[BALANCER] * len(WEBS)))
 
     async def call(self, kind: str, method: str, path: str, *, where: str = "", **how: Any) -> httpx.Response | None:
-        """Call once; return None without an answer."""
         where = where or self.anywhere()
         begun = time.monotonic()
         try:
@@ -56,7 +52,6 @@ class Wire:
             await asyncio.sleep(PAUSE_SECONDS * self.random.uniform(0.5, 1.5))
 
     async def submit(self, key: str, body: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Submit until decided; return the run and its session, None when it was refused."""
         answer, _ = await self.decided("submit", "POST", "/runs", json=body, headers={"Idempotency-Key": key})
         if answer.status_code not in {200, 201}:
             self.ledger.refused[f"{answer.status_code} {answer.text[:60]}"] += 1
@@ -66,7 +61,6 @@ class Wire:
         return given["run_id"], given["session_id"]
 
     async def say(self, session_id: str, key: str, **fields: Any) -> bool:
-        """Write an event until decided; return True if it was accepted."""
         event = {
             "event_type": "message",
             "session_id": session_id,

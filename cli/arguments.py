@@ -25,7 +25,6 @@ def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
 
 
 def pairs(labels: list[str]) -> dict[str, str]:
-    """Parse KEY=VALUE arguments."""
     found: dict[str, str] = {}
     for label in labels:
         key, equals, value = label.partition("=")
@@ -36,7 +35,6 @@ def pairs(labels: list[str]) -> dict[str, str]:
 
 
 def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> AdditionalDemands | None:
-    """Return the demands on the runner; None without any."""
     found: AdditionalDemands = {}
     if hostname:
         found["hostname"] = hostname

@@ -200,7 +200,6 @@ def stop(
 async def _follow(
     client: "CoordinatorClient", run_id: str, *, wait: bool = True, log: bool = False, as_json: bool = False
 ) -> int:
-    """Show the run, with `wait` after its end; return the exit code."""
     from cli import views
     from coordinator_client.errors import Refused
 

@@ -31,7 +31,6 @@ Data = Annotated[
 
 
 def data_directory(given: Path | None, settings: "Settings") -> Path:
-    """Return the directory of `coordinator up`: `--data`, else COORDINATOR_DATA_DIR."""
     return (given or Path(settings.data_dir)).resolve()
 
 
@@ -101,7 +100,6 @@ def nearest_settings(data: Path | None) -> "Settings":
 
 
 def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[Engine]":
-    """Open the database of `nearest_settings`."""
     return database(nearest_settings(data), name)
 
 

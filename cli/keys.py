@@ -135,7 +135,6 @@ def _create(connection: "Connection", new: Any) -> "Key":
 
 
 def _is_good(connection: "Connection", path: Path) -> bool:
-    """Return True if the file holds a valid key."""
     from cli.tokens import TokenFileError, read_token
     from models.auth.keys import Key, find_keys, is_secret, parse_token
 

@@ -50,7 +50,6 @@ def rolling_deploy(
 
 
 def _serving(data_dir: Path) -> psutil.Process | None:
-    """Return the process of `coordinator up` in this directory, if one runs."""
     if not lock_of(data_dir).exists():
         return None
     with suppress(psutil.NoSuchProcess):
@@ -63,7 +62,6 @@ def _serving(data_dir: Path) -> psutil.Process | None:
 
 
 def _followed(path: Path, where: int, process: psutil.Process) -> Iterator[Progress]:
-    """Yield the progress of the restart that we ordered, from offset `where` on, until it or the process ends."""
     begun = False
     with path.open("rb") as file:
         file.seek(where)

@@ -97,7 +97,6 @@ def runner(
 
 
 def _hidden_token(given: str, token_fd: int | None, settings: "Settings", command: list[str]) -> str:
-    """Return the token of the command line or the environment, after removing it from both."""
     from cli.token_hiding import read_token_fd, start_anew_without
 
     if token_fd is not None:

@@ -16,10 +16,6 @@ _LEAST_FOLDED: Final = 12
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print the rows below their headings; None as a dash, times to the second.
-
-    On a terminal too narrow for the columns, each row is printed as fields.
-    """
     cells = [[_cell(value) for value in row] for row in rows]
     if cells and _least_width(head, cells) > width():
         for place, row in enumerate(cells):

@@ -27,18 +27,15 @@ def start_anew_without(token: str, command: Sequence[str]) -> NoReturn:
 
 
 def read_token_fd(number: int) -> str:
-    """Return the token that the process wrote before it was replaced, and close the pipe."""
     with os.fdopen(number, "rb") as pipe:
         return pipe.read().decode("utf-8", "surrogateescape")
 
 
 def child_environment() -> dict[str, str]:
-    """Return our environment without the token, whatever the case of its name."""
     return {name: value for name, value in os.environ.items() if name.upper() != _VARIABLE}
 
 
 def _arguments(given: Sequence[str], command: int, reading: int) -> list[str]:
-    """Return the command line with the descriptor in place of the token; arguments of the runner's command stay."""
     end = len(given) - command
     options, rest = list(given[:end]), list(given[end:])
     place = options.index("runner") + 1

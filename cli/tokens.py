@@ -57,7 +57,6 @@ def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | N
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a file. Raises TokenFileError when it cannot be read, or can be read by others."""
     try:
         mode = path.stat().st_mode
         text = path.read_text("utf-8").strip()

@@ -53,7 +53,6 @@ def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
 
 
 def show_runs(page: RunPage, *, as_json: bool) -> None:
-    """Print one run a line, and the option that shows the next page."""
     if as_json:
         _show_json(page)
         return
@@ -104,7 +103,6 @@ def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
 
 
 def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
-    """Print all fields of a run; with `events` its output before them, with `result` the result after them."""
     if as_json:
         more = {} if events is None else {"events": events}
         _show_json({**run, "result": result, **more})
@@ -144,7 +142,6 @@ def _details(run: Run) -> list[tuple[str, str | Text]]:
 
 
 def _demands(run: Run) -> str:
-    """Return the demands as JSON, without the executor type that every run demands."""
     asked = {key: value for key, value in run["demands"].items() if value}
     if asked.get("executor_type") == "autonomous":
         del asked["executor_type"]
@@ -161,7 +158,6 @@ def _prompt(run: Run) -> str:
 
 
 def age(timestamp: str) -> str:
-    """Return the time since `timestamp`, in one unit."""
     return span((datetime.now(UTC) - _time(timestamp)).total_seconds())
 
 
@@ -184,7 +180,6 @@ def _short(text: str) -> str:
 
 
 def status_text(status: str) -> Text:
-    """Colour the status."""
     return Text(printable_line(status), style=_COLOURS.get(status, ""))
 
 

@@ -39,14 +39,11 @@ def show_item(item: FeedItem, *, as_json: bool) -> None:
 
 
 class Notices:
-    """Messages on stderr about the connection itself."""
-
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._is_lost = False
 
     def connection(self, url: str, cause: str | None) -> None:
-        """Report the first failure after a connection, and the next connection."""
         if cause is not None and not self._is_lost:
             self._say(f"connection lost: {url}: {cause}")
         elif cause is None and self._is_lost:
@@ -54,7 +51,6 @@ class Notices:
         self._is_lost = cause is not None
 
     def item(self, item: FeedItem) -> None:
-        """Report that history was skipped, and why."""
         if item.event == "reset":
             reason = str(item.data.get("reason"))
             self._say(f"history was skipped: {_REASONS.get(reason, reason)}")
@@ -126,7 +122,6 @@ def _status(shown: Mapping[object, object]) -> Text:
 
 
 def _one_line(value: object) -> str:
-    """Return the first non-blank line, shortened, without control characters."""
     text = str(value)[: 50 * _LONGEST_TEXT].strip().replace("\r\n", "\n")
     shown = printable(text).partition("\n")[0].replace("\t", " ")
     return shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
@@ -137,7 +132,6 @@ def _compact(value: Any) -> str:
 
 
 def _time(timestamp: object) -> datetime | None:
-    """Parse a timestamp, which clients may set to anything; None if it is no time."""
     try:
         time = datetime.fromisoformat(str(timestamp))
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone()
@@ -146,7 +140,6 @@ def _time(timestamp: object) -> datetime | None:
 
 
 def _shown_time(time: datetime, now: datetime) -> str:
-    """Format the local time; with its date unless that is today."""
     local = time.astimezone()
     return local.strftime("%H:%M:%S" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M:%S")
 

@@ -10,7 +10,6 @@ from devserver.supervisor import Service, Supervisor, own_command
 
 
 def run_processes(count: int, *, threads: int, queues: Sequence[str], grace: float) -> int:
-    """Keep `count` worker processes alive until SIGTERM or SIGINT; return the exit code."""
     return asyncio.run(_run(count, threads, queues, grace))
 
 

@@ -19,25 +19,21 @@ class Console:
 
     @property
     def on_terminal(self) -> bool:
-        """True if stdout is a terminal in console format, so that no log keeps the output."""
         return self._style == "console" and sys.stdout.isatty()
 
     def say(self, process: str, text: str) -> None:
-        """Print an event of `process`."""
         if self._style == "json":
             self._write_json(process=process, event=text)
         else:
             self._write(f"{process:<10} {text}")
 
     def ready(self, urls: list[str]) -> None:
-        """Print the line that scripts wait for."""
         if self._style == "json":
             self._write_json(process="up", event="ready", urls=urls)
         else:
             self._write(f"ready: {' '.join(urls)}")
 
     def balancer(self, url: str) -> None:
-        """Print the load balancer's address."""
         if self._style == "json":
             self._write_json(process="up", event="balancer", url=url)
         else:

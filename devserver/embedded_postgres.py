@@ -146,7 +146,6 @@ def _user_for(path: Path) -> int | None:
 
 
 def _adopt(home: Home) -> PostgresServer | None:
-    """Return the server that runs on this cluster; otherwise remove the remains of a dead one and return None."""
     pid_file = home.cluster / "postmaster.pid"
     if not pid_file.exists():
         return None

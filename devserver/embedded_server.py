@@ -33,8 +33,6 @@ class Access:
 
 
 class ServerProcess:
-    """Running server: our child, or an adopted process that an earlier process started."""
-
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None = None) -> None:
         self._process = process
         self._child = child
@@ -45,7 +43,6 @@ class ServerProcess:
 
     @property
     def adopted(self) -> bool:
-        """True if it ran before this process started."""
         return self._child is None
 
     def alive(self) -> bool:
@@ -55,7 +52,6 @@ class ServerProcess:
         send_signal(self._process, sig)
 
     def wait(self, within: float) -> bool:
-        """Wait; return True if it ended in time. Reaps a child."""
         try:
             if self._child:
                 self._child.wait(within)
@@ -137,7 +133,6 @@ def choose_access(path: Path, port: int | None) -> Access:
 
 
 def kept_access(path: Path) -> Access:
-    """Return the stored access of a running server."""
     return Access(**json.loads(path.read_text()))
 
 
@@ -153,7 +148,6 @@ def write_private(path: Path, text: str, owner: int | None = None) -> None:
 
 
 def log_since(path: Path, offset: int) -> str:
-    """Return the log from `offset` on, its last 4 KiB at most."""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(offset, file.tell() - 4096))

@@ -66,7 +66,6 @@ http:// {{
 
 
 def find_caddy() -> Path:
-    """Return the program from the wheel or from PATH. Raises CannotServe."""
     here = Path(sysconfig.get_path("scripts"), "caddy")
     found = str(here) if here.exists() else shutil.which("caddy")
     if found is None:
@@ -105,7 +104,6 @@ def _environment(home: Path) -> Mapping[str, str]:
 
 
 async def until_balanced(host: str, port: int) -> None:
-    """Wait until a replica answers 200 through the balancer."""
     while True:
         if await _answers(host, port):
             return

@@ -31,26 +31,20 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """Line of the progress file."""
-
     step: Step
     process: str
     text: str
 
 
 def progress_file(data_dir: Path) -> Path:
-    """Return the file of the steps, a JSON object a line."""
     return log_of(data_dir, "rolling")
 
 
 def lock_of(data_dir: Path) -> Path:
-    """Return the lock of a running `up`, which holds its pid."""
     return data_dir / "run" / "up.lock"
 
 
 class Rolling:
-    """Restarts on request, one at a time."""
-
     def __init__(self, supervisor: Supervisor, data_dir: Path, console: Console) -> None:
         self._supervisor = supervisor
         self._data_dir = data_dir
@@ -63,7 +57,6 @@ class Rolling:
         self._migrate = migrate
 
     def ask(self) -> None:
-        """Begin a restart, unless one is in progress."""
         if self._migrate is None:
             self._note(Step.BUSY, "up", "no rolling restart: it is only just starting")
         elif self._task and not self._task.done():
@@ -72,7 +65,6 @@ class Rolling:
             self._task = asyncio.create_task(self._roll(self._migrate))
 
     async def stop(self) -> None:
-        """Cancel a restart in progress: everything ends."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -115,6 +107,5 @@ def _is_replica(child: Child) -> bool:
 
 
 def _place(child: Child) -> tuple[str, int]:
-    """Order web replicas before workers, each by number."""
     kind, _, number = child.service.name.partition("-")
     return kind, int(re.sub(r"\D", "", number))

@@ -46,8 +46,6 @@ _SECRETS = ("COORDINATOR_DATABASE_URL", "COORDINATOR_REDIS_URL", "DATABASE_URL",
 
 @dataclass(frozen=True)
 class Wanted:
-    """Configuration from the command line and the settings."""
-
     port: int
     web: int
     workers: int
@@ -288,7 +286,6 @@ async def _told_by(replicas: Iterable[Child]) -> None:
 async def _all_ready(
     supervisor: Supervisor, data_dir: Path, told: Coroutine[Any, Any, None], children: Iterable[Child]
 ) -> None:
-    """Wait until the processes are ready. Raises CannotServe when one of them cannot start."""
     ready = asyncio.create_task(told)
     try:
         while not ready.done():
@@ -341,7 +338,6 @@ def _owner_of(port: int) -> str:
 
 
 def _end_leftovers(data_dir: Path, console: Console) -> None:
-    """End processes left by a killed `up`, except the databases, which are adopted."""
     files = [path for path in (data_dir / "run").glob("*.pid") if path.stem not in _SERVERS]
     left = {path.stem: process for path in files if (process := read_pid_file(path))}
     if left:
@@ -362,5 +358,4 @@ def _end_leftovers(data_dir: Path, console: Console) -> None:
 
 
 def child_environment(**decided: str) -> dict[str, str]:
-    """Return our environment with the addresses and settings that `up` decides."""
     return {**os.environ, "PYTHONUNBUFFERED": "1", **decided}

@@ -25,7 +25,6 @@ _STEADY_SECONDS = 20.0  # a process older than this is not in a crash loop
 
 
 def own_command(*arguments: str) -> tuple[str, ...]:
-    """Return the command line of another `coordinator` command, run by the same Python."""
     return (sys.executable, "-m", "cli.main", *arguments)
 
 
@@ -54,8 +53,6 @@ class Service:
 
 
 class Server(Protocol):
-    """Embedded server, as `devserver.embedded` starts it."""
-
     url: str
 
     @property
@@ -77,7 +74,6 @@ class RestartDelay:
         self._born = time.monotonic()
 
     def died(self) -> float:
-        """Count a death; return the seconds to wait."""
         if time.monotonic() - self._born > _STEADY_SECONDS:
             self.failures = 0
         self.failures += 1
@@ -105,7 +101,6 @@ class Child:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def run(self) -> None:
-        """Start the process again and again until `stop`."""
         name = self.service.name
         while not self._stopping.is_set():
             self.restart_delay.born()
@@ -137,7 +132,6 @@ class Child:
         return self.fault or ("" if self.ready.is_set() else f"was not ready within {within:g} s")
 
     def rename(self, title: str) -> None:
-        """Rename its pid file."""
         if self._supervisor.data_dir:
             with suppress(FileNotFoundError):
                 pid_file_of(self._supervisor.data_dir, self.title).replace(
@@ -146,7 +140,6 @@ class Child:
         self.title = title
 
     async def stop(self, hurry: asyncio.Event, *, retiring: bool = False) -> None:
-        """End the process as its service says; at once when `hurry` is set."""
         signals, grace = self.service.signals, self.service.grace
         if retiring:
             signals, grace = (self.service.retire,), self.service.retire_grace
@@ -219,8 +212,6 @@ class Child:
 
 
 class KeptServer:
-    """Embedded server, restarted at the same address when it dies."""
-
     def __init__(self, name: str, start: Callable[[int | None], Server], supervisor: "Supervisor") -> None:
         self.name = name
         self._start = start
@@ -234,7 +225,6 @@ class KeptServer:
         return self._server.pid if self._server else None
 
     async def start(self) -> str:
-        """Start or adopt the server, at its previous port if any; return its URL. Raises EmbeddedServerError."""
         port = urlsplit(self._server.url).port if self._server else None
         with self._supervisor.starting():
             self._starting = asyncio.ensure_future(asyncio.to_thread(self._start, port))
@@ -245,7 +235,6 @@ class KeptServer:
         return self._server.url
 
     async def run(self) -> None:
-        """Restart the server when it dies, until cancelled."""
         while True:
             await asyncio.sleep(0.2)
             if self._server and self._server.alive():
@@ -260,7 +249,6 @@ class KeptServer:
                 self._supervisor.say(self.name, str(error))
 
     async def stop(self) -> None:
-        """Stop the server, also while it is starting."""
         if self._starting:
             await asyncio.wait({self._starting}, timeout=3)
             if self._starting.done() and not self._starting.exception():
@@ -292,7 +280,6 @@ class Supervisor:
         self.say = console.say
 
     def keep(self, service: Service) -> Child:
-        """Start a process and keep it alive from now on."""
         child = Child(service, self)
         self.children.append(child)
         self._watch(child.run())
@@ -319,7 +306,6 @@ class Supervisor:
         return ""
 
     async def keep_server(self, name: str, start: Callable[[int | None], Server]) -> str:
-        """Start an embedded server and keep it alive; return its URL. Raises EmbeddedServerError."""
         server = KeptServer(name, start, self)
         self.servers.append(server)
         url = await server.start()
@@ -343,7 +329,6 @@ class Supervisor:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Suppress orphan cleanup while a process is starting."""
         self._starts += 1
         self._no_start_pending.clear()
         try:
@@ -382,7 +367,6 @@ class Supervisor:
 
 
 def describe(code: int) -> str:
-    """Describe the end of a process by its exit code or signal."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -14,7 +14,6 @@ PAUSE_SECONDS = 0.3
 
 
 def main() -> int:
-    """Execute the run's prompt; return the exit code."""
     signal.signal(signal.SIGTERM, _stop)
     run: dict[str, Any] = json.load(sys.stdin)
     prompt = str(run.get("parameters", {}).get("prompt", ""))

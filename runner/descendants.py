@@ -42,7 +42,6 @@ class Descendants:
         self._start_guard()
 
     def close(self) -> None:
-        """End the remaining processes of all jobs, and the guard."""
         self._kill(self._strays())
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
@@ -61,7 +60,6 @@ class Descendants:
             self._starting -= 1
 
     def begun(self, group: int, mark: str) -> None:
-        """Add a job: its process leads `group` and has `mark` in its environment."""
         self._jobs[group] = mark
         if self._orphan_notes is not None:
             self._orphan_notes.note(group, mark)
@@ -81,7 +79,6 @@ class Descendants:
         self._tell_guard(f"- {group}")
 
     def outside(self, group: int) -> list[int]:
-        """Return the live processes of a job that have left its group."""
         mark = self._jobs.get(group)
         if sys.platform != "linux" or mark is None:
             return []
@@ -89,7 +86,6 @@ class Descendants:
         return [pid for pid in found if guard.status_of(pid) not in ("Z", "X", None) and _group_of(pid) != group]
 
     def reap(self) -> None:
-        """Reap ended orphans; asyncio reaps the processes that it started."""
         if self._starting:
             return
         for pid in self._orphans():
@@ -119,7 +115,6 @@ class Descendants:
         return strays
 
     def _kill(self, strays: list[int]) -> bool:
-        """Kill the strays and their descendants; return True if any was alive."""
         alive = [pid for pid in self._with_descendants(strays) if guard.status_of(pid) not in ("Z", "X", None)]
         for pid in alive:
             with suppress(ProcessLookupError, PermissionError):
@@ -146,7 +141,6 @@ class Descendants:
             log.warning("guard_not_started", reason=str(error))
 
     def _tell_guard(self, line: str) -> None:
-        """Write a line to the guard; start another guard with all jobs if it was killed."""
         if self._guard is not None and not self._write(line):
             log.warning("guard_killed", pid=self._guard.pid)
             self._guard.wait()
@@ -154,7 +148,6 @@ class Descendants:
             self._write("\n".join(f"+ {group} {mark}" for group, mark in self._jobs.items()))
 
     def _write(self, text: str) -> bool:
-        """Write lines to the guard; return False if it is not there to read them."""
         pipe = self._guard.stdin if self._guard else None
         try:
             if pipe is not None:

@@ -16,12 +16,10 @@ _NAMING: Final = frozenset({"event_type", "session_id", "timestamp", "event_key"
 
 
 def size_of(events: Sequence[NewEvent]) -> int:
-    """Return the bytes of a request with these events."""
     return len(encode(list(events)))
 
 
 def in_requests(events: Sequence[NewEvent], most: int) -> Iterator[list[NewEvent]]:
-    """Yield the events in order, in lists of at most `most` bytes; a larger event comes alone."""
     batch: list[NewEvent] = []
     size = 2
     for event in events:
@@ -52,7 +50,6 @@ def shortened(event: NewEvent, most: int) -> NewEvent:
 
 
 def _cut(value: Any, most: int) -> Any:
-    """Return a text, or the text of a message's content, in about `most` bytes; None for anything else."""
     match value:
         case str():
             return _cut_text(value, most)
@@ -63,7 +60,6 @@ def _cut(value: Any, most: int) -> Any:
 
 
 def _cut_text(text: str, most: int) -> str:
-    """Return the beginning of the text, and the number of characters left out."""
     kept = text[: max(0, most - _MARK_BYTES)]
     while kept and len(encode(kept)) > most - _MARK_BYTES:
         # An escape takes up to six bytes a character.

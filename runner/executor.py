@@ -35,8 +35,6 @@ class Reporter(Protocol):
 
 
 class Reason(StrEnum):
-    """Reason for ending a process before it ends by itself."""
-
     STOP = "stop"  # ordered by the coordinator: reported as stopped
     LEAVING = "leaving"  # the runner leaves: not reported, so that the run goes on elsewhere
     LOST = "lost"  # the claim is lost: killed at once, nothing is reported
@@ -44,8 +42,6 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Command that is started for each run, with its directory, its grace after a stop and the limit of its output."""
-
     arguments: Sequence[str]
     directory: str
     descendants: Descendants | None = None
@@ -127,7 +123,6 @@ class Execution:
         return await self._reporter.happened(self.run, events)
 
     async def _execute(self) -> Report | None:
-        """Run the process to its end; return the report of it, or None to report nothing."""
         if self._reason:
             return self._report_ended_by_us(0)
         result_file = None
@@ -176,7 +171,6 @@ class Execution:
         return await self._conclude(process.exit_code or 0, result_file)
 
     async def _conclude(self, exit_code: int, result_file: ResultFile) -> Report | None:
-        """Send the result of a successful command; return the report of the run's end."""
         if exit_code == 0 and self._ending is None:
             try:
                 await self._output.conclude(result_file)
@@ -210,7 +204,6 @@ class Execution:
         return report
 
     def _give_back(self, reason: str) -> Report:
-        """Return a report that releases the run because of a trouble of this machine; pass the reason to the runner."""
         if self._command.readiness is not None:
             self._command.readiness.troubled(reason)
         report = self._report("released")
@@ -229,7 +222,6 @@ class Execution:
 
 
 def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
-    """Return the runner's environment without its token, with the run's ids and the path of its result file."""
     inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return {
         **inherited,

@@ -23,7 +23,6 @@ ROUND_SECONDS = 0.02
 
 
 def main() -> None:
-    """Read the groups until the runner is gone, then kill those that are left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     jobs: dict[int, tuple[str, str | None]] = {}
@@ -47,7 +46,6 @@ def kill_group(group: int, started: str | None) -> None:
 
 
 def kill_marked(marks: Collection[str], name: str = MARK) -> list[int]:
-    """Kill all processes with these marks and their descendants (Linux); return their ids."""
     killed: list[int] = []
     for _ in range(ROUNDS if marks else 0):
         found = [pid for pid in pids() if pid != os.getpid() and mark_of(pid, name) in marks]
@@ -63,7 +61,6 @@ def kill_marked(marks: Collection[str], name: str = MARK) -> list[int]:
 
 
 def pids() -> Iterator[int]:
-    """Yield the ids of all processes; none without /proc."""
     with suppress(OSError):
         yield from (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
@@ -78,7 +75,6 @@ def mark_of(pid: int, name: str = MARK) -> str | None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children, zombies included; none where the kernel does not list them."""
     found: list[int] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -108,7 +104,6 @@ def started_at(pid: int) -> str | None:
 
 
 def status_of(pid: int) -> str | None:
-    """Return the status letter of proc(5), such as Z for a zombie; None when there is no such process."""
     fields = _stat(pid)
     return fields[0] if fields else None
 

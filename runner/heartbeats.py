@@ -44,7 +44,6 @@ class Heartbeats:
         self._wake = wake
 
     async def beat(self) -> None:
-        """Send a heartbeat every interval, and at once after a suspension; never returns."""
         backoff = Backoff(first=0.5, longest=5.0)
         pause = self._registration.heartbeat_seconds
         heard_at, generation = clock.elapsed(), self._registration.generation

@@ -42,7 +42,6 @@ class Line:
 
     @property
     def is_blank(self) -> bool:
-        """True if the line shows nothing."""
         return self.whole is not None and not plain(self.whole)
 
 
@@ -74,15 +73,12 @@ class LineSplitter:
 
     @property
     def is_waiting(self) -> bool:
-        """True if there is text of an unfinished line that was not returned."""
         return self._length > self._given
 
     def feed(self, data: bytes) -> list[Line | Piece]:
-        """Return the lines, and the pieces of long ones, that these bytes complete."""
         return self._take(self._decoder.decode(data))
 
     def flush(self) -> list[Line | Piece]:
-        """Return the text of an unfinished line so far, as pieces."""
         if not self.is_waiting:
             return []
         text = self._unseen()
@@ -91,7 +87,6 @@ class LineSplitter:
         return [Piece(piece) for piece in in_pieces(text)]
 
     def finish(self) -> list[Line | Piece]:
-        """Return the remaining text at the end of the output."""
         found = self._take(self._decoder.decode(b"", final=True))
         if self._length or self._gone_bytes or self._has_pieces:
             found.append(self._end(is_open=True))
@@ -128,7 +123,6 @@ class LineSplitter:
         self._replaces, self._has_pieces = replaces, has_pieces
 
     def _let_go(self) -> list[Line | Piece]:
-        """Return the text that is too long to be kept."""
         if self._length <= LONGEST_PIECE or (self._begins_object() and self._length <= LONGEST_OBJECT):
             return []
         found = self.flush()
@@ -166,23 +160,19 @@ class LineSplitter:
 
 
 def in_pieces(line: str) -> list[str]:
-    """Return the line in pieces of at most LONGEST_PIECE characters; an empty line is one piece."""
     return [line[at : at + LONGEST_PIECE] for at in range(0, len(line), LONGEST_PIECE)] or [line]
 
 
 def plain(text: str) -> str:
-    """Return the text without terminal codes and surrounding blanks."""
     return (_CODES.sub("", text) if "\x1b" in text else text).strip()
 
 
 def looks_like_object(line: str) -> bool:
-    """Return True if the line looks like a JSON object, without parsing it."""
     shown = plain(line)
     return shown.startswith("{") and shown.endswith("}")
 
 
 def read_object(text: str) -> dict[str, Any] | None:
-    """Parse a JSON object; return None for any other text (NaN and infinities are no JSON)."""
     try:
         value = json.loads(plain(text), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

@@ -31,7 +31,6 @@ class OrphanNotes:
             self._directory = None
 
     def note(self, group: int, mark: str = "") -> None:
-        """Note a process group that this process has just started, and the mark of its processes."""
         if self._directory is None:
             return
         with suppress(OSError, psutil.Error):
@@ -40,7 +39,6 @@ class OrphanNotes:
             (self._directory / str(group)).write_text(json.dumps(note))
 
     def forget(self, group: int) -> None:
-        """Remove the note of a group that has ended."""
         if self._directory is not None:
             with suppress(OSError):
                 (self._directory / str(group)).unlink(missing_ok=True)

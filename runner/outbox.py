@@ -50,7 +50,6 @@ class Outbox:
         self._something.set()
 
     def refuse(self) -> None:
-        """Drop waiting events and later ones."""
         self.refused = True
         self._waiting.clear()
         self._size = 0
@@ -58,7 +57,6 @@ class Outbox:
         self.close()
 
     async def deliver(self) -> bool:
-        """Send until closed and empty; return True if every event was accepted."""
         sent_at = 0.0
         while not self.refused:
             await self._something.wait()

@@ -53,11 +53,9 @@ class RunOutput:
 
     @property
     def error_tail(self) -> str:
-        """Last lines on stderr."""
         return "\n".join(self._error_tail)[-ERROR_TAIL_LENGTH:]
 
     async def take(self, role: Role, data: bytes) -> None:
-        """Send the lines that these bytes complete."""
         splitter = self._splitters[role]
         found = splitter.feed(data)
         if found:
@@ -70,7 +68,6 @@ class RunOutput:
             await self.show(role)
 
     async def finish(self, role: Role) -> None:
-        """Send the remaining text at the end of the stream."""
         self._waiting_since.pop(role, None)
         await self._take_all(role, self._splitters[role].finish())
 
@@ -106,11 +103,9 @@ class RunOutput:
             await self._tell("result", checked(result), timestamp, size)
 
     async def give_up(self) -> None:
-        """Send the kept-back line as a message: it is no result."""
         await self._tell_candidate()
 
     async def notice(self, text: str) -> None:
-        """Send a message of the runner itself about the output."""
         content = [{"type": "text", "text": f"[runner] {text}", "notice": True}]
         await self._tell("message", {"role": "system", "content": content}, _now(), len(text))
 

@@ -79,11 +79,9 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, None while the process runs."""
         return self._transport.get_returncode()
 
     async def write(self, data: bytes) -> None:
-        """Write the process's input and close it; ignore that the process does not read it."""
         stdin = self._protocol.stdin
         if stdin is None:
             return
@@ -93,11 +91,9 @@ class Process:
         stdin.close()
 
     async def exited(self) -> None:
-        """Wait for the process itself, not for those it started."""
         await self._protocol.exited.wait()
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the group; an empty group is no error."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 

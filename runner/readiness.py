@@ -22,7 +22,6 @@ class Readiness:
         self.troubled = troubled
 
     def check(self) -> str | None:
-        """Return the reason for which no process can be started now, or None."""
         if not _is_directory(Path(self._directory)):
             return f"{self._directory} is not a directory that can be entered"
         if not self._has_program():
@@ -54,7 +53,6 @@ def _may_execute(path: Path) -> bool:
 
 
 def _no_files() -> str | None:
-    """Return the reason for which SPARE_FILES more files cannot be opened, or None."""
     opened: list[int] = []
     try:
         for _ in range(SPARE_FILES // 2):

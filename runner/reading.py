@@ -29,12 +29,10 @@ class Reading:
         self._is_cut = False
 
     def end(self) -> None:
-        """Limit further reading: the process has ended."""
         self._is_over = True
         self._heard_at = monotonic()
 
     async def read(self, role: Role, stream: StreamReader) -> None:
-        """Send output until the end of the stream."""
         waited = 0.0
         while not self._is_enough(waited):
             began = monotonic()

@@ -23,8 +23,6 @@ CUT_OFTEN = 5
 
 
 class Answer(StrEnum):
-    """Outcome of a delivery."""
-
     ACCEPTED = "accepted"
     CLAIM_LOST = "claim lost"  # the run, or its session, belongs to another runner or is gone
     TOO_LARGE = "too large"  # a smaller request may come through
@@ -47,11 +45,9 @@ class Reporting:
         )
 
     async def ended(self, run: ClaimedRun, report: Report) -> bool:
-        """Report the end of the run."""
         return await self._report(run, report)
 
     async def bound(self, run: ClaimedRun) -> bool:
-        """Bind the run's session to this machine and profile."""
         identity = self._registration.identity
         answer = await self._deliver(
             run,
@@ -100,7 +96,6 @@ class Reporting:
         )
 
     def _smaller(self, batch: list[NewEvent]) -> list[list[NewEvent]]:
-        """Split a batch in two; shorten a single event, with a notice before it."""
         if len(batch) > 1:
             middle = len(batch) // 2
             return [batch[:middle], batch[middle:]]
@@ -176,7 +171,6 @@ class Reporting:
 
 
 def _notice(event: NewEvent, words: str) -> NewEvent:
-    """Return a message of the runner, to be sent before or in place of the event."""
     return {
         "event_type": "message",
         "session_id": event["session_id"],

@@ -21,15 +21,11 @@ class ResultRefused(Exception):
 
 
 class ResultFile:
-    """Path for the process's result, in a private directory that `close` removes."""
-
     def __init__(self) -> None:
-        """Create the directory. Raises OSError."""
         self._directory = tempfile.mkdtemp(prefix="coordinator-run-")
         self.path = str(Path(self._directory, "result"))
 
     def read(self) -> Result | None:
-        """Return the fields of the result, None when nothing was written. Raises ResultRefused."""
         try:
             data = _read(self.path)
         except FileNotFoundError:
@@ -43,12 +39,10 @@ class ResultFile:
         return {"result_text": text, "result_data": None} if found is None else found
 
     def close(self) -> None:
-        """Remove the directory and its content."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def result_of_line(line: str) -> Result | None:
-    """Return the fields of the result that a JSON object is; None for any other text. Raises ResultRefused."""
     refuse_larger(len(line.encode(errors="replace")))
     value = read_object(line)
     if value is None:
@@ -58,13 +52,11 @@ def result_of_line(line: str) -> Result | None:
 
 
 def checked(fields: Result) -> Result:
-    """Return the fields if an event can hold them: text grows when it is written as JSON. Raises ResultRefused."""
     refuse_larger(len(encode(fields)), MOST_EVENT_BYTES)
     return fields
 
 
 def refuse_larger(size: int, most: int = MOST_BYTES) -> None:
-    """Raise ResultRefused for a result of more than `most` bytes."""
     if size > most:
         raise ResultRefused(f"Result too large: {size} bytes, at most {most}")
 

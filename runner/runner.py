@@ -60,7 +60,6 @@ class RunnerOptions:
     ca_file: str = ""
 
     def identity(self) -> Identity:
-        """Return the identity to register, with a new instance id."""
         return Identity(
             hostname=self.hostname,
             project_dir=self.project_dir,
@@ -110,7 +109,6 @@ class Runner:
         self._grace = options.grace_seconds
 
     def check(self) -> None:
-        """Raise ValueError when no run could be executed here."""
         if trouble := self._readiness.check():
             raise ValueError(trouble)
 
@@ -146,7 +144,6 @@ class Runner:
             await self._registration.leave()
 
     async def _finish(self, loops: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for the drain and for running runs; end those that run when the grace is over, then the loops."""
         await self._draining.wait()
         hurrying = asyncio.create_task(self._hurrying.wait())
         try:
@@ -163,7 +160,6 @@ class Runner:
         await _cancel(*loops)
 
     async def _poll(self) -> None:
-        """Poll until the order to leave."""
         backoff = Backoff()
         while not self._registration.is_leaving:
             self._changed.clear()
@@ -293,7 +289,6 @@ class Runner:
         return True
 
     async def _unless_draining(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do the work; return False if a drain cancelled it."""
         task = asyncio.create_task(work)
         draining = asyncio.create_task(self._draining.wait())
         await asyncio.wait({task, draining}, return_when=asyncio.FIRST_COMPLETED)

@@ -35,11 +35,9 @@ class Slot:
 
     @property
     def profile(self) -> str:
-        """Executor profile: the command's base name and the number."""
         return f"{self.base}-{self.number}"
 
     def __enter__(self) -> Self:
-        """Take the number. Raises OSError when all are taken."""
         if self._directory is None:
             try:
                 self._directory = state_directory("slots")
@@ -64,11 +62,9 @@ class Slot:
         raise OSError(f"{MOST_SLOTS} runners of {self.base} run here already")
 
     def registered(self) -> None:
-        """Note in the lock that the coordinator knows a runner of this number."""
         self._write(f"{os.getpid()}\n")
 
     def left(self) -> None:
-        """Note in the lock that the runner has left."""
         self._write("")
 
     def _lock(self, number: int) -> bool:

@@ -51,13 +51,11 @@ def _parents() -> Iterator[Path]:
 
 
 def _variable(name: str) -> str:
-    """Return an absolute path from an XDG variable; relative ones are invalid and ignored."""
     value = os.path.expandvars(f"${name}")
     return value if Path(value).is_absolute() else ""
 
 
 def ensure_own(directory: Path) -> None:
-    """Create the directory for this user only. Raises OSError for one that another user has created."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()

@@ -10,8 +10,6 @@ MASK = "***"
 
 @dataclass(frozen=True)
 class EffectiveSetting:
-    """Row of `coordinator settings`. `source` is `default`, or the variable that set it."""
-
     name: str
     value: str
     unit: str
@@ -42,7 +40,6 @@ _UNITS_BY_NAME = {
 
 
 def effective(settings: Settings) -> list[EffectiveSetting]:
-    """Return all settings in force, passwords masked, in the order of the class."""
     rows: list[EffectiveSetting] = []
     for name, field in Settings.model_fields.items():
         last = name.rpartition("_")[2]
@@ -67,7 +64,6 @@ def _shown(name: str, value: object) -> str:
 
 
 def masked(url: str) -> str:
-    """Return the URL with its passwords masked, in the address and in the query, for logs and people."""
     try:
         parts = urlsplit(url)
     except ValueError:

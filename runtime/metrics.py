@@ -45,5 +45,4 @@ ACTOR_SECONDS = Histogram(
 
 
 def render() -> tuple[bytes, str]:
-    """Return the metrics of this process and the content type of their text."""
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

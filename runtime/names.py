@@ -11,8 +11,6 @@ HEAD_CHANNEL: Final = f"{NAMESPACE}:feed:head"
 
 
 class Queue(StrEnum):
-    """Queues of the workers."""
-
     DISPATCH = "dispatch"
     FEED = "feed"
     UPKEEP = "upkeep"
@@ -43,12 +41,10 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
 
 
 def assignments_channel(instance: str) -> str:
-    """Return the channel of assignments for parked polls of the web process `instance`."""
     return f"{NAMESPACE}:mailbox:{instance}"
 
 
 def recheck_channel(instance: str) -> str:
-    """Return the channel on which the web process `instance` is told to re-check the polls of runners."""
     return f"{NAMESPACE}:recheck:{instance}"
 
 

@@ -72,7 +72,6 @@ def autocommit(engine: Engine) -> Iterator[Connection]:
 
 @asynccontextmanager
 async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Run the block in one transaction of the web; the driver begins and ends it."""
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 -- the engine uses this driver
@@ -89,7 +88,6 @@ async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 
 @asynccontextmanager
 async def autocommit_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Yield a connection of the web whose statements are transactions of their own."""
     async with engine.connect() as connection:
         yield connection
 
@@ -187,7 +185,6 @@ def _drop_poisoned(context: ExceptionContext) -> None:
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """Return the error's SQLSTATE, None without one (connection refused or lost, or no error of Postgres)."""
     found = _driver_error(error)
     return found.sqlstate if found else None
 

@@ -20,7 +20,6 @@ def printable(text: str) -> str:
 
 
 def printable_line(text: str) -> str:
-    """Return the same on one line: newlines and tabs become blanks, so that no text adds a line."""
     return printable(_NEWLINES.sub(" ", text))
 
 

@@ -27,8 +27,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Locked(Exception):
-    """Another process holds the lock; `holder` is its pid, if readable."""
-
     def __init__(self, path: Path, holder: int | None) -> None:
         super().__init__(f"{path} is locked by {f'process {holder}' if holder else 'another process'}")
         self.holder = holder
@@ -57,7 +55,6 @@ def process_identity(pid: int) -> str | None:
 
 
 def write_pid_file(path: Path, pid: int) -> None:
-    """Write pid and identity of a process, replacing the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(f"{pid} {process_identity(pid) or '-'}\n")
@@ -65,7 +62,6 @@ def write_pid_file(path: Path, pid: int) -> None:
 
 
 def read_pid_file(path: Path) -> psutil.Process | None:
-    """Return the process that the file names, None unless that very process is alive."""
     try:
         pid_text, _, mark = path.read_text().strip().partition(" ")
         pid = int(pid_text)
@@ -80,7 +76,6 @@ def read_pid_file(path: Path) -> psutil.Process | None:
 
 
 def processes_in(directory: Path, names: Collection[str]) -> list[psutil.Process]:
-    """Return live processes with these names and this working directory, by which a database server marks its data."""
     wanted = str(directory.resolve())
     found = []
     for process in psutil.process_iter(["name", "status"]):
@@ -102,7 +97,6 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return these processes and all their descendants."""
     members: dict[int, psutil.Process] = {}
     for process in processes:
         members[process.pid] = process
@@ -124,7 +118,6 @@ def end_processes(processes: Collection[psutil.Process], *, within: float, by: i
 
 
 def send_signal(process: psutil.Process, sig: int) -> None:
-    """Signal a process that may be gone already."""
     try:
         process.send_signal(sig)
     except psutil.NoSuchProcess:
@@ -147,7 +140,6 @@ def tell_ready(descriptor: int | None) -> None:
 
 
 def has_terminal() -> bool:
-    """Return whether this process has a controlling terminal now; a closed one is gone."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -223,7 +215,6 @@ def allow_connections(most: int | None = None, *, besides: int = 0) -> int:
 
 
 def wait_until(condition: Callable[[], bool], *, within: float, every: float = 0.01) -> bool:
-    """Return whether `condition` became true in time."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:

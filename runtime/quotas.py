@@ -37,8 +37,6 @@ class Quota(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Amount that is left now, and the seconds until there is more."""
-
     remaining: int
     reset: float
 

@@ -40,7 +40,6 @@ def sync_client(
 def async_client(
     url: str, *, answer_timeout: float = ANSWER_TIMEOUT, connect_timeout: float = CONNECT_TIMEOUT, retries: int = 1
 ) -> redis.asyncio.Redis:
-    """Return the same client for an event loop."""
     retry = AsyncRetry(NoBackoff(), retries, supported_errors=_RECONNECT)
     options = _options(answer_timeout, connect_timeout)
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, retry=retry, **options)

@@ -383,7 +383,6 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def source_of(name: str) -> str:
-    """Return the variable that set the field `name`, or `default`."""
     environ = {variable.upper(): value for variable, value in os.environ.items()}
     variables = [PREFIX + name.upper(), *([ALIASES[name]] if name in ALIASES else [])]
     return next((variable for variable in variables if environ.get(variable)), "default")

@@ -48,7 +48,6 @@ def publish_assignments(client: redis.Redis, assignments: Mapping[str, Sequence[
 
 
 def recheck_messages(runners: Mapping[str, Sequence[str]]) -> list[tuple[str, bytes]]:
-    """Return channel and payload of the messages by which instances re-check the polls of these runners."""
     return [
         (recheck_channel(instance), orjson.dumps(runner_ids[first : first + RUNNERS_A_MESSAGE]))
         for instance, runner_ids in runners.items()
@@ -70,7 +69,6 @@ def publish_rechecks(client: redis.Redis, runners: Mapping[str, Sequence[str]]) 
 
 
 async def publish_rechecks_async(client: redis.asyncio.Redis, runners: Mapping[str, Sequence[str]]) -> None:
-    """Publish re-checks like `publish_rechecks`, from an event loop."""
     if not runners:
         return
     async with client.pipeline(transaction=False) as pipeline:
@@ -101,8 +99,6 @@ class MessageHandlers:
 
 
 class Subscription:
-    """Subscription of one web process."""
-
     def __init__(self, settings: Settings, instance: str, handlers: MessageHandlers) -> None:
         self._url = settings.redis_url
         self._channel = assignments_channel(instance)
@@ -115,11 +111,9 @@ class Subscription:
 
     @property
     def fault(self) -> str | None:
-        """Return in a sentence why nothing is received; None while the subscription stands."""
         return None if self.connected else self._fault
 
     async def start(self) -> None:
-        """Begin to listen; returns at once, whether Redis is there or not."""
         self._task = asyncio.create_task(self._keep_listening(), name="subscription")
 
     async def stop(self) -> None:

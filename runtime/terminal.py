@@ -44,18 +44,15 @@ def fit_streams() -> None:
 
 
 def say(text: object = "", *, flush: bool = False) -> None:
-    """Print lines to stdout. Raises OSError when its reader is gone."""
     print(printable(str(text)), flush=flush)
 
 
 def complain(message: object) -> None:
-    """Print an error to stderr, after the command's name; never raises."""
     with suppress(OSError, ValueError):
         print(f"coordinator: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
 def complain_of_fault() -> None:
-    """Print the traceback of the exception being handled to stderr."""
     with suppress(OSError, ValueError):
         print(printable(traceback.format_exc()), end="", file=sys.stderr, flush=True)
 
@@ -77,7 +74,6 @@ def width() -> int:
 
 
 def stdin_text() -> str:
-    """Return all of stdin, which is UTF-8 whatever the locale. Raises ValueError for other bytes."""
     return "" if sys.stdin is None else sys.stdin.buffer.read().decode("utf-8")
 
 

@@ -86,7 +86,6 @@ class Issuer:
         return claims
 
     def lives_for(self, claims: Mapping[str, Any]) -> float:
-        """Return the seconds for which a verified token stays valid."""
         return max(0.0, float(claims["exp"]) + self._leeway - time.time())
 
     async def keep_keys(self) -> None:
@@ -113,7 +112,6 @@ class Issuer:
         return key
 
     def _find(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of that id or, without an id, the only one for the algorithm."""
         keys = self._keys or {}
         candidates = (
             keys.get(key_id, []) if key_id is not None else [key for same_id in keys.values() for key in same_id]
@@ -165,7 +163,6 @@ class Issuer:
 
 
 def _http() -> httpx.AsyncClient:
-    """Return a client. Raises _Unusable for invalid proxies or certificates in the environment."""
     try:
         return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
     except (httpx.InvalidURL, ImportError, ValueError, OSError) as error:
@@ -173,7 +170,6 @@ def _http() -> httpx.AsyncClient:
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Return the JSON object at the address. Raises _Unusable when it is none, or larger than 1 MiB."""
     body = bytearray()
     async with http.stream("GET", url) as response:
         if response.status_code != 200:
@@ -189,7 +185,6 @@ async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _usable(description: Any) -> jwt.PyJWK | None:
-    """Return a public key for signatures of an accepted kind; None for any other."""
     if not isinstance(description, dict) or description.get("use", "sig") != "sig":
         return None
     if description.get("kty") not in ALGORITHMS.values():

@@ -93,7 +93,6 @@ class WakeupSender:
 
 
 def _message(actor: Actor) -> tuple[str, bytes]:
-    """Return a message of the actor as Dramatiq keeps it, and the id by which its queue knows it."""
     id_in_redis = str(uuid4())
     options = {"redis_message_id": id_in_redis}
     message: Message[None] = Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options=options)

@@ -12,7 +12,6 @@ BEGIN, END = "<!-- access table -->\n", "<!-- end of access table -->"
 
 
 def with_table(page: str) -> str:
-    """Return the page with the current table."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     table = access_table(endpoints(create_app(Settings()).routes))

@@ -64,7 +64,6 @@ REF: Final = "{model}"
 
 
 def generated() -> str:
-    """Return the text of the file."""
     _, definitions = models_json_schema([(model, "serialization") for model in MODELS], ref_template=REF)
     written: dict[str, str] = {}
     for model in MODELS:

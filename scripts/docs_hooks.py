@@ -35,7 +35,6 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages outside docs/, and an index of the decisions."""
     for source, page in PAGES.items():
         files.append(_file(config, page, abs_src_path=str(ROOT / source)))
     lines = [f"- [{path.read_text().partition(chr(10))[0].lstrip('# ')}]({path.name})" for path in decisions()]
@@ -87,7 +86,6 @@ def place_of(link: str, source: str) -> str | None:
 
 
 def decisions() -> list[Path]:
-    """Return the pages of docs/decisions in the order of their numbers."""
     return sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 

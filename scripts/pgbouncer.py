@@ -34,7 +34,6 @@ unix_socket_dir =
 
 @contextmanager
 def pgbouncer(url: str, directory: Path) -> Iterator[str]:
-    """Run PgBouncer before the Postgres of this URL; yield its host and port."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         raise SystemExit("There is no pgbouncer in PATH (Debian: apt install pgbouncer)")

@@ -35,8 +35,6 @@ _HURRIED_GRACE_SECONDS = 2  # for connections that do not end by themselves, wit
 
 
 class Drainable(Protocol):
-    """Drain of the app (app/lifecycle/drain.py)."""
-
     seconds: float
 
     def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None: ...
@@ -186,7 +184,6 @@ class BoundedHttp(HttpToolsProtocol):
         return self._is_idle()
 
     def _is_idle(self) -> bool:
-        """Return whether every request that has begun is answered."""
         return not self._begun or self.cycle.response_complete
 
     def _count(self, more: int) -> None:

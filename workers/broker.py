@@ -151,7 +151,6 @@ class WakingConsumer(Consumer):
         return self._next_message()
 
     def ack(self, message: MessageProxy) -> None:
-        """Acknowledge the message; later, when Redis does not answer now."""
         self._acknowledge("ack", message)
 
     def nack(self, message: MessageProxy) -> None:

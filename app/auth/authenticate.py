@@ -34,8 +34,6 @@ PUBLIC_CREDENTIAL: Final = Credential(Caller(Role.USER))
 
 
 class Authenticator:
-    """Authentication of requests: credentials, permissions, and the limits that apply before an endpoint is called."""
-
     def __init__(self, settings: Settings, drain: Drain, callers: Callers, limits: CallerLimits) -> None:
         self._settings = settings
         self._drain = drain
@@ -63,7 +61,6 @@ class Authenticator:
         return credential
 
     async def _identified(self, request: Request, policy: OutagePolicy) -> Credential:
-        """Identify the caller; throttle failed authentications."""
         try:
             return await self._identify(request, policy)
         except (Unauthenticated, Forbidden):
@@ -108,7 +105,6 @@ class Authenticator:
                 return PROMPT_SECONDS
 
     def _poll_seconds(self, request: Request) -> float:
-        """Return the ``wait`` of a poll, or the default if it is invalid; the route rejects that."""
         usual = self._settings.poll_timeout_seconds
         try:
             wait = POLL_WAIT.of(request.query_params)
@@ -123,6 +119,5 @@ def credential_of(request: Request) -> Credential:
 
 
 def filters_of_ticket(request: Request) -> dict[str, str] | None:
-    """Return the filters of the request's ticket, None without a ticket."""
     filters: dict[str, str] | None = request.scope.get(TICKET)
     return filters

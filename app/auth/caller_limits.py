@@ -56,7 +56,6 @@ class CallerLimits:
             await self._pass(credential, self._amounts[counted], 1)
 
     async def submit(self, credential: Credential, runs: int = 1) -> None:
-        """Count submissions of the caller. Raises TooMany."""
         await self._pass(credential, self._amounts[Counted.SUBMISSIONS], runs, delays_runners=False)
 
     async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
@@ -86,12 +85,10 @@ class CallerLimits:
             await asyncio.sleep(min(refused.reset, LONGEST_DELAY, self._drain.give_up_in()))
 
     async def throttle_read(self, credential: Credential) -> None:
-        """Delay a read of a user beyond its share, 1 s at most."""
         if credential.caller.role is Role.USER:
             await self._reads.wait(name_of(credential))
 
     async def throttle_rejection(self) -> None:
-        """Delay the answer to a failed authentication; all of them share one rate."""
         await self._refusals.wait("")
 
     @contextmanager
@@ -129,6 +126,5 @@ def caller_of(credential: Credential) -> str:
 
 
 def name_of(credential: Credential) -> str:
-    """Return the name that a credential counts for: its owner, or the key of an admin without an owner."""
     caller = credential.caller
     return f"{caller.role}:{caller.owner}" if caller.owner is not None else f"key:{credential.key_id}"

@@ -73,13 +73,11 @@ class Callers:
 
     @property
     def auth_required(self) -> bool | None:
-        """Return whether requests need a credential; None while that is not known yet."""
         if self._settings.auth or self._issuer is not None:
             return True
         return self._keys.any_key_ever_created
 
     def forever(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return the loops that refresh keys and revocations, by name."""
         loops = {"keys": self._keys.watch_forever()}
         if self._issuer is not None:
             loops["issuer"] = self._issuer.keep_keys()
@@ -114,7 +112,6 @@ class Callers:
         return await self._by_claims(token)
 
     async def issue_ticket(self, credential: Credential, filters: Mapping[str, str]) -> str:
-        """Return a new ticket of this caller for one stream with these filters. Raises Unavailable."""
         ticket = "tkt_" + secrets.token_urlsafe(32)
         left = credential.until - asyncio.get_running_loop().time()
         new = NewTicket(
@@ -145,7 +142,6 @@ class Callers:
         return credential, json.loads(found.filters)
 
     def check(self, credential: Credential) -> None:
-        """Raise Forbidden when the credential has expired or was revoked."""
         if self._is_over(credential):
             raise Forbidden
 
@@ -218,7 +214,6 @@ class Callers:
 
 
 def is_owner(name: str) -> bool:
-    """Return whether a name is a valid owner: printable, not blank, at most 255 characters."""
     return bool(name.strip()) and len(name) <= LONGEST_OWNER and name.isprintable()
 
 
@@ -240,7 +235,6 @@ def shown_by(request: Request, *, in_query: bool) -> str | None:
 
 
 def _token_of(shown: str | None) -> Token | str:
-    """Return a parsed API key, or a text that may be a token of the issuer. Raises Unauthenticated otherwise."""
     if not shown or len(shown) > LONGEST_TOKEN or not shown.isascii() or not shown.isprintable():
         raise Unauthenticated
     token = parse_token(shown)

@@ -52,7 +52,6 @@ class KnownKeys:
 
     @property
     def any_key_ever_created(self) -> bool | None:
-        """Return whether a key was ever created; stays True when the last one is revoked."""
         return None if self._revision is None else self._revision > 0
 
     def recall(self, key_id: str) -> KnownKey | None:
@@ -77,7 +76,6 @@ class KnownKeys:
 
     @contextmanager
     def watching(self, key_id: str, end: Callable[[], None]) -> Iterator[None]:
-        """Call ``end`` when the key is revoked during the block."""
         watchers = self._watchers.setdefault(key_id, set())
         watchers.add(end)
         try:

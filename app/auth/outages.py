@@ -10,8 +10,6 @@ from app.auth.permissions import endpoint_of
 
 
 class OutagePolicy(Enum):
-    """Response while the caller cannot be authenticated."""
-
     PROMPT = auto()  # 503 after 5 s
     HELD = auto()  # 503 after the report hold: it is sent once
     POLL = auto()  # 204 when its time is up

@@ -122,7 +122,6 @@ def permission_of(scope: Scope) -> Permission:
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the keys of an application's routes in the table, sorted by path."""
     names = [
         f"{method} {route.path}"
         for route in iter_route_contexts(routes)
@@ -133,7 +132,6 @@ def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
 
 
 def access_table(names: Iterable[str]) -> str:
-    """Return the table as docs/security.md shows it."""
     rows = ["| endpoint | no credential | user | runner | admin |", "|---|---|---|---|---|"]
     for name in names:
         permission = PERMISSIONS.get(name, ADMINS_ONLY)

@@ -30,7 +30,6 @@ class Throttle:
             await asyncio.sleep(delay)
 
     def delay(self, key: str, now: float) -> float:
-        """Take the next turn of the key and return the seconds until it; zero or less: now."""
         first = now - 1.0
         moment = min(max(self._moments.get(key, first), first) + self._interval, now + LONGEST_TURN)
         self._moments[key] = moment

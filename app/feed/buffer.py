@@ -29,7 +29,6 @@ class Frame:
         return self.event.position
 
     def topics(self) -> Iterator[Topic]:
-        """Yield the topics under which clients may wait for this event."""
         yield ALL
         yield "session", self.event.session_id
         if self.event.run_id is not None:
@@ -54,7 +53,6 @@ def encode_frame(epoch: str, event: FeedEvent) -> Frame:
 
 
 def topic_of(which: FeedFilter) -> Topic:
-    """Return the narrowest topic that holds everything the filter passes."""
     if which.run_id is not None:
         return "run", which.run_id
     if which.session_id is not None:

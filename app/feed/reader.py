@@ -34,8 +34,6 @@ log = logs.log(__name__)
 
 
 class Listener(Protocol):
-    """Client that waits for events; compared by identity."""
-
     which: FeedFilter
 
     def wake(self, nothing_until: int) -> None:
@@ -72,7 +70,6 @@ class Feed:
         return self._buffer
 
     async def opened(self) -> FeedBuffer:
-        """Return the buffer, once Postgres was read."""
         await self._opened.wait()
         return self.buffer
 
@@ -180,7 +177,6 @@ class Feed:
             client.wake(0)
 
     def _take(self, page: FeedPage) -> bool:
-        """Add a page to the buffer and wake the clients that it concerns; return whether there is more."""
         buffer = self.buffer
         head = page.head
         # Complete above the floor; below it, events may be gone that were never read.

@@ -31,8 +31,6 @@ LAG_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Request of a client. ``cursor`` is the text that it gave, None without one."""
-
     caller: Caller
     which: FeedFilter
     cursor: str | None = None
@@ -62,7 +60,6 @@ class Stream:
         self._heartbeat = HEARTBEAT
 
     async def messages(self) -> AsyncGenerator[bytes]:
-        """Yield messages until the stream's lifetime or the process ends."""
         self._feed.join(self)
         try:
             yield _retry()
@@ -101,7 +98,6 @@ class Stream:
     # First messages.
 
     async def _first_messages(self) -> AsyncGenerator[bytes]:
-        """Resume after the client's cursor, or begin with a snapshot, or with the events from now on."""
         buffer = await self._feed.opened()
         head = await self._feed.read_patiently(read_head)
         given = self._wanted.cursor
@@ -120,7 +116,6 @@ class Stream:
             yield self._start(buffer, head, cursor.position)
 
     def _start(self, buffer: FeedBuffer, head: FeedHead, position: int) -> bytes:
-        """Go on from the position, valid under this head, and return the message that tells the client its cursor."""
         self._epoch, self._position = head.epoch, position
         self._join(buffer, head)
         return b"id: %s\n\n" % self._cursor()
@@ -162,7 +157,6 @@ class Stream:
     # Catching up.
 
     async def _catch_up(self) -> AsyncGenerator[bytes]:
-        """Yield pages of the events between the client and the buffer, until the buffer continues from there."""
         while not self._is_in_buffer():
             buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
@@ -216,7 +210,6 @@ class Stream:
         return b": heartbeat\nid: %s\n\n" % self._cursor()
 
     def _check_heartbeat(self) -> None:
-        """Send a heartbeat after a silence; one timer serves many short waits."""
         self._heartbeat_timer = None
         due = self._idle_since + self._feed.settings.sse_heartbeat_seconds
         if due <= self._loop.time():
@@ -246,7 +239,6 @@ class Stream:
         return str(Cursor(self._epoch, self._position)).encode()
 
     async def _paced(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield the parts until the stream must end, and heartbeats while the next part takes long."""
         async with aclosing(parts):
             while not self._ended.done():
                 part = asyncio.ensure_future(anext(parts, None))
@@ -270,7 +262,6 @@ class Stream:
 
 
 def _chunks(frames: list[Frame]) -> list[list[Frame]]:
-    """Return the frames in chunks of about CHUNK_BYTES."""
     chunks: list[list[Frame]] = []
     size = CHUNK_BYTES
     for frame in frames:

@@ -29,24 +29,18 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Fault(NamedTuple):
-    """Entry of a 422: type, place and message of a fault, never the value itself."""
-
     type: str
     loc: Loc
     msg: str
 
 
 class Invalid(Exception):
-    """Request with these faults: 422."""
-
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("invalid request")
         self.faults = faults
 
 
 class TooLarge(Exception):
-    """Body, or a part of it, over its limit: 413."""
-
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -82,7 +76,6 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def strict_body(request: Request, parser: BodyParser, limit: int, *, instead_of_none: bytes = b"") -> Any:
-    """Return the parsed body of a submission or setting. Raises Invalid (422), TooLarge (413)."""
     return await parser.run(_parse_faultless, await read_body(request, limit) or instead_of_none)
 
 
@@ -136,7 +129,6 @@ def _parse_faultless(raw: bytes) -> Any:
 
 
 def _parse_slowly(raw: bytes, refused: orjson.JSONDecodeError | None) -> Any:
-    """Parse a body that orjson refuses, so that the field at fault can be named."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as bad:

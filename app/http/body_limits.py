@@ -31,14 +31,11 @@ class Upload:
         await self.uploads.take(self, size)
 
     def release(self) -> None:
-        """Release all bytes, once the request is answered."""
         self.uploads.release(self)
 
 
 @dataclass(slots=True)
 class _Held:
-    """Bytes held together, with their uploads from oldest to newest."""
-
     size: int = 0
     uploads: dict[Upload, None] = field(default_factory=dict)
 
@@ -62,12 +59,10 @@ class Uploads:
 
     @property
     def held(self) -> int:
-        """Return the number of bytes held now."""
         return self._all.size
 
     @property
     def waiting(self) -> int:
-        """Return the number of uploads that wait now."""
         return len(self._waiting)
 
     async def take(self, upload: Upload, size: int) -> None:

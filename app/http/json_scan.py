@@ -57,19 +57,16 @@ def survey(raw: bytes, deepest: int, most: int) -> Survey:
 
 
 def contains(raw: bytes, pattern: re.Pattern[bytes], longest: int) -> bool:
-    """Return whether the pattern, whose matches have at most ``longest`` bytes, occurs anywhere."""
     return any(
         pattern.search(raw, start, start + CHUNK + longest - 1) is not None for start in range(0, len(raw), CHUNK)
     )
 
 
 def _steps(text: bytes) -> "array[int]":
-    """Return 1 for each opening and -1 for each closing bracket."""
     return array("b", text.translate(_STEPS, _NO_BRACKETS))
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the text in chunks with their offsets; no escape is cut in two."""
     start = 0
     while start < len(raw):
         piece = raw[start : start + CHUNK]
@@ -89,8 +86,6 @@ def _outside_strings(raw: bytes) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Field:
-    """Open list or object that is the value of a field."""
-
     start: int
     values_before: int
     written: int

@@ -30,7 +30,6 @@ async def lenient_object(request: Request, parser: BodyParser, limit: int, *, fi
 
 
 def parse_object(raw: bytes, *, fields_below: int = 0) -> dict[str, Any]:
-    """Return the JSON object of a report's body. Raises Invalid when it is none."""
     value = parse_lenient(raw, fields_below=fields_below)
     if not isinstance(value, dict):
         raise Invalid([Fault("dict_type", ("body",), "Should be an object")])

@@ -86,7 +86,6 @@ class Cors(CORSMiddleware):
         self._auth_required = auth_required
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Return whether a browser may let pages of this origin read the answer."""
         if self.allow_origin_regex is not None and self._auth_required():
             return False
         return super().is_allowed_origin(origin)

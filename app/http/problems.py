@@ -23,24 +23,18 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 
 class VerbRefused(Exception):
-    """Verb's error, which is a value, on its way from a route to its answer."""
-
     def __init__(self, error: CoordinatorError) -> None:
         super().__init__(type(error).__name__)
         self.error = error
 
 
 class BadRequest(Exception):
-    """Request that asks for something impossible: 400 with this detail."""
-
     def __init__(self, detail: Any) -> None:
         super().__init__("bad request")
         self.detail = detail
 
 
 class Missing(Exception):
-    """Request for a row that does not exist: 404 with this detail."""
-
     def __init__(self, detail: str) -> None:
         super().__init__("missing")
         self.detail = detail
@@ -74,15 +68,12 @@ class ReconnectLater(Exception):
 
 
 class Problem(NamedTuple):
-    """Status, detail and headers of an error answer."""
-
     status: int
     detail: Any
     headers: Mapping[str, str] | None = None
 
 
 def accepted(result: Result | CoordinatorError) -> Result:
-    """Return the result of a verb. Raises VerbRefused when it is an error."""
     if isinstance(result, CoordinatorError):
         raise VerbRefused(result)
     return result
@@ -215,7 +206,6 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
 
 
 def item_problem(fault: Exception | CoordinatorError) -> dict[str, Any]:
-    """Return the answer for one failed item of a list."""
     problem = problem_of(fault)
     return {"code": problem.status, "detail": problem.detail}
 
@@ -239,7 +229,6 @@ async def answer_reconnect_later(_: Request, __: Exception) -> Response:
 
 
 async def answer_bug(_: Request, __: Exception) -> Response:
-    """Answer 500 without details; the traceback is in the log."""
     return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
 
 

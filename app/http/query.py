@@ -16,8 +16,6 @@ FLAGS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Query parameter; an empty one counts as absent."""
-
     name: str
     description: str
     _: KW_ONLY
@@ -25,12 +23,10 @@ class Parameter:
 
     @property
     def bounds(self) -> str:
-        """Return its bounds in words, "" without any."""
         return ""
 
     @property
     def schema(self) -> Mapping[str, Any]:
-        """Return the JSON schema of its values."""
         return {"type": "string"}
 
     def _invalid(self, kind: str, message: str) -> Invalid:
@@ -45,8 +41,6 @@ class Text(Parameter):
 
 
 class Texts(Parameter):
-    """Query parameter that may be repeated."""
-
     @property
     def schema(self) -> Mapping[str, Any]:
         return {"type": "array", "items": {"type": "string"}}
@@ -62,7 +56,6 @@ class Flag(Parameter):
         return {"type": "boolean"}
 
     def of(self, query: QueryParams) -> bool | None:
-        """Return its value, or None. Raises Invalid."""
         text = query.get(self.name, "").lower()
         if text and text not in FLAGS:
             raise self._invalid("bool_parsing", "Should be true or false")
@@ -83,7 +76,6 @@ class Whole(Parameter):
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
     def of(self, query: QueryParams) -> int | None:
-        """Return its value, or None. Raises Invalid."""
         text = query.get(self.name)
         if not text:
             return None
@@ -94,8 +86,6 @@ class Whole(Parameter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds(Parameter):
-    """Duration, at most ``most`` seconds."""
-
     most: float
 
     @property
@@ -107,7 +97,6 @@ class Seconds(Parameter):
         return {"type": "number", "minimum": 0, "maximum": self.most}
 
     def of(self, query: QueryParams) -> float | None:
-        """Return its value, or None. Raises Invalid."""
         text = query.get(self.name)
         if not text:
             return None

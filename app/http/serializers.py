@@ -18,8 +18,6 @@ OK: Final = b'{"ok":true}'
 
 
 class Json(Response):
-    """JSON response; bytes are sent as they are, anything else is encoded by orjson."""
-
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
@@ -27,7 +25,6 @@ class Json(Response):
 
 
 def stored(text: str | None) -> orjson.Fragment | None:
-    """Return JSON text of the database as a part of an answer."""
     return None if text is None else orjson.Fragment(text)
 
 
@@ -44,7 +41,6 @@ def frame_with_run(frame: str, run_id: str | None) -> str:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """Return a run as its submitter sees it (PROTOCOL, Submission)."""
     return {
         "run_id": run.run_id,
         "type": run.type,
@@ -88,7 +84,6 @@ def submitted_json(submitted: Submitted) -> dict[str, Any]:
 
 
 def stopped_json(stopped: Stopped) -> dict[str, Any]:
-    """Return the answer to a stop (PROTOCOL, Sessions)."""
     shown = {
         "session_id": stopped.session_id,
         "run_id": stopped.run_id,

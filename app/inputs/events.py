@@ -57,7 +57,6 @@ def _name(value: Any, loc: Loc, longest: int) -> str:
 
 
 def _truncated(given: Any) -> list[str]:
-    """Return the valid names of event fields in ``truncated``."""
     return (
         sorted({name for name in given if isinstance(name, str) and name in EVENT_FIELDS})
         if isinstance(given, list)
@@ -66,7 +65,6 @@ def _truncated(given: Any) -> list[str]:
 
 
 def _within(event: Mapping[str, Any], most_bytes: int) -> bytes:
-    """Return the event's frame of at most ``most_bytes``, without its largest fields if need be."""
     shown = dict(event)
     frame = encode({"data": shown})
     if len(frame) <= most_bytes:

@@ -14,7 +14,6 @@ from models.runs.report import Report
 
 
 def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
-    """Return the report of a body; unknown fields are ignored."""
     session_status = body.get("session_status")
     return Report(
         run_id=storable(run_id),
@@ -39,7 +38,6 @@ def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, 
 
 
 def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -> Report | ReleaseRun:
-    """Return one report of a list. Raises Invalid when it does not name its run or outcome."""
     if not isinstance(body, dict):
         raise Invalid([Fault("dict_type", at, "Should be an object")])
     run_id = body.get("run_id")
@@ -55,7 +53,6 @@ def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -
 
 
 def runner_id_of(body: Mapping[str, Any]) -> str:
-    """Return the ``runner_id`` of a body. Raises Invalid when it is missing or no text."""
     runner_id = body.get("runner_id")
     if not isinstance(runner_id, str):
         raise Invalid(

@@ -79,7 +79,6 @@ def new_run(
 
 
 def idempotency_key(value: str | None, loc: Loc) -> str | None:
-    """Return the key of a header or batch item, None when absent. Raises Invalid for a long or unprintable one."""
     if not value:
         return None
     if len(value) > 255 or not value.isprintable():
@@ -101,7 +100,6 @@ def _demands(asked: AdditionalDemands | None) -> Demands:
 
 
 def _hash(body: Any) -> str:
-    """Return a hash that is equal for bodies that parse to the same value."""
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

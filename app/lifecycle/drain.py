@@ -32,7 +32,6 @@ class Drain:
             loop.call_soon_threadsafe(self._begin)
 
     def on_start(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called in the event loop when draining begins."""
         self._listeners.append(listener)
 
     def start(self, seconds: float | None = None, *, handed_over: bool = False) -> None:

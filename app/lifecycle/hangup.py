@@ -13,7 +13,6 @@ CONNECTION: Final = "coordinator.connection"
 
 
 def connection_of(scope: Scope) -> Mapping[str, Callable[..., Any]]:
-    """Return the connection extension of a request; empty under a server that has none."""
     connection: Mapping[str, Callable[..., Any]] = (scope.get("extensions") or {}).get(CONNECTION, {})
     return connection
 
@@ -26,7 +25,6 @@ class Client:
         self._is_closing: Callable[[], bool] = connection_of(request.scope).get("is_closing", self.gone.done)
 
     def leave(self) -> None:
-        """End the request as if its client had disconnected: nothing is delivered any more."""
         if not self.gone.done():
             self.gone.set_result(None)
 

@@ -22,27 +22,22 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Return whether new requests should come here."""
         return self._started and not self._drain.draining
 
     @property
     def started(self) -> bool:
-        """Return whether the database was reached once and had the tables that this version needs."""
         return self._started
 
     @property
     def schema_fault(self) -> str | None:
-        """Return what is wrong with the tables, if that is known; nothing can be served then."""
         return None if self._started else self._reasons.get("schema")
 
     def start(self) -> None:
-        """Note that the database was reached and has the tables."""
         self._started = True
         self._away.clear()
 
     @property
     def away(self) -> frozenset[str]:
-        """Return the names of the connection pools over which Postgres did not answer last."""
         return frozenset(self._away)
 
     def postgres_contact(self, pool: str, there: bool) -> bool:  # noqa: FBT001 -- a callback takes its arguments by position
@@ -59,15 +54,12 @@ class Health:
         return self._redis
 
     def note_redis(self, fault: str | None) -> None:
-        """Set what is wrong with Redis; None: nothing."""
         self._redis = fault
 
     def note(self, reasons: Mapping[str, str]) -> None:
-        """Set what else is wrong, by part; empty: nothing."""
         self._reasons = dict(reasons)
 
     def report(self) -> tuple[int, dict[str, Any]]:
-        """Return status and body of ``/health/ready`` (PROTOCOL, Health)."""
         # After a handover a balancer asks this process only over a kept connection; the address itself stays ready.
         if self._drain.draining and not self._drain.handed_over:
             return 503, {"status": "draining"}

@@ -54,8 +54,6 @@ async def answer_list(
 
 
 class ListResponse(StreamingResponse):
-    """Streamed list; leaves its ``places`` whether the client took it or not."""
-
     def __init__(self, parts: AsyncIterator[bytes], places: AsyncExitStack) -> None:
         super().__init__(parts, media_type="application/json")
         self._places = places

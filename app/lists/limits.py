@@ -28,7 +28,6 @@ class _Places:
 
     @asynccontextmanager
     async def place(self, key: str, seconds: float) -> AsyncIterator[None]:
-        """Hold a place. Raises TimeoutError when none is free within so many seconds."""
         free, users = self._keys.setdefault(key, (asyncio.Semaphore(self._number), set()))
         user = object()
         users.add(user)

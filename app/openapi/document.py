@@ -30,7 +30,6 @@ def body(model: type[BaseModel], *, many: int = 0) -> dict[str, Any]:
 
 
 def query(*parameters: Parameter) -> dict[str, Any]:
-    """Describe the query parameters of a route."""
     return {
         "parameters": [
             {
@@ -46,8 +45,6 @@ def query(*parameters: Parameter) -> dict[str, Any]:
 
 
 def describe(app: FastAPI) -> None:
-    """Replace the application's `openapi()` by one that adds these descriptions."""
-
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = get_openapi(
@@ -71,7 +68,6 @@ def describe(app: FastAPI) -> None:
 
 
 def example(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
-    """Return an example of a schema, made of the examples of its required fields."""
     match schema:
         case {"examples": [first, *_]} | {"const": first} | {"enum": [first, *_]}:
             return first

@@ -8,12 +8,10 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def answer(description: str, model: Any) -> dict[str, Any]:
-    """Return the entry of an answer of this model; /openapi.json takes its example from the fields."""
     return {"description": description, "model": model}
 
 
 def problem(description: str, detail: Any) -> dict[str, Any]:
-    """Return the entry of an error with this detail as its example."""
     content = {"application/json": {"example": {"detail": detail}}}
     return {"description": description, "model": Problem, "content": content}
 

@@ -37,7 +37,6 @@ class CleanUps:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Wait up to 2 s for clean-ups in progress."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 

@@ -71,11 +71,9 @@ class Polls:
         return len(self._polls)
 
     def runners(self) -> Iterable[RunnerSubject]:
-        """Return the runners of all polls held, with their subjects."""
         return {(poll.ask.runner_id, poll.ask.subject) for poll in self._polls.values()}
 
     def deliver(self, assignments: Iterable[Mapping[str, str]]) -> None:
-        """Hand the assignments of one message to their polls; a poll that is over has deleted its row already."""
         for assignment in assignments:
             poll = self._polls.get(assignment["poll_id"])
             if poll is not None:

@@ -159,8 +159,6 @@ _TRANSITIONS: Final[Mapping[PollState, Mapping[PollEvent, Step]]] = {
 
 
 class IllegalTransition(Exception):
-    """Event that cannot happen to a poll in this state."""
-
     def __init__(self, state: PollState, event: PollEvent) -> None:
         super().__init__(f"{event.name} in {state.name}")
 

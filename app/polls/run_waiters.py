@@ -40,14 +40,12 @@ class RunWaiters:
             self._nudged.set()
 
     def give_up(self) -> None:
-        """End all waits now: the process drains."""
         for waiters in self._waiting.values():
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def look_forever(self) -> None:
-        """Look every 0.5 s while requests wait."""
         await run_forever(
             self._look,
             failure="looking for ended runs failed",

@@ -44,7 +44,6 @@ class PollWakeups:
             self._due.set()
 
     async def send_forever(self) -> None:
-        """Send the wake-ups to the other instances that hold polls of the runners."""
         await run_forever(
             self._send,
             failure="poll wake-ups not sent, left to the re-check",
@@ -76,7 +75,6 @@ class PollWakeups:
         await self._publish_to({(instance, runner_id) for instance, ids in found.items() for runner_id in ids} - named)
 
     async def _publish_to(self, pairs: Collection[tuple[str, str]]) -> None:
-        """Have instances re-check the polls of runners, given in pairs; polls of this process need no message."""
         holders: dict[str, list[str]] = {}
         for instance, runner_id in sorted(pairs):
             if instance != self._instance:
@@ -86,7 +84,6 @@ class PollWakeups:
 
 
 def runners_to_notify(results: Sequence[Any]) -> RunnersToNotify:
-    """Return the runners whose parked polls have news after these results of verbs."""
     runners: dict[str, frozenset[str]] = {}
     for result in results:
         match result:

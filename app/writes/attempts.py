@@ -52,8 +52,6 @@ class Unavailable(Exception):
 
 @dataclass(slots=True)
 class _LastAnswer:
-    """Moment of the last answer of Postgres in one attempt."""
-
     at: float
 
 
@@ -175,8 +173,6 @@ class Attempts:
 
 
 def _noting_answers(work: Work[T], last_answer: _LastAnswer) -> Work[T]:
-    """Return the work so that each answer of Postgres on its connection, the first argument, is noted."""
-
     def note_and_work(connection: Connection) -> T:
         last_answer.at = _now()
         connection.info[_LAST_ANSWER] = last_answer
@@ -201,12 +197,10 @@ def _may_repeat(fault: Exception) -> bool:
 
 
 def name_of(work: Any) -> str:
-    """Return the name of a verb behind its partials."""
     while isinstance(work, functools.partial):
         work = work.func
     return str(getattr(work, "__name__", "verb"))
 
 
 def line_of(fault: BaseException) -> str:
-    """Return the first line of an error; the rest may quote what clients sent."""
     return (str(fault).splitlines() or [type(fault).__name__])[0][:300]

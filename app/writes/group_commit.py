@@ -24,7 +24,6 @@ log = logs.log(__name__)
 
 
 def no_linger() -> float:
-    """Do not linger: for urgent items."""
     return 0.0
 
 
@@ -86,11 +85,9 @@ class GroupCommit(Generic[Item, Result]):
         return [await answer for answer in [self._enqueue(item, size, request) for item, size in items]]
 
     def submit_nowait(self, item: Item) -> None:
-        """Enqueue the item and drop its result."""
         self._enqueue(item, 0)
 
     async def close(self) -> None:
-        """Wait until every accepted item is decided."""
         while self._flusher is not None or self._bisecting:
             await asyncio.wait({*self._bisecting, *([self._flusher] if self._flusher else [])})
 

@@ -101,7 +101,6 @@ class Verbs:
         )
 
     async def close(self) -> None:
-        """Wait until every accepted item is decided."""
         for queue in self._queues:
             await queue.close()
 

@@ -25,7 +25,6 @@ QUICK: Final = Extent(3, 30)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure ours and the chosen peers in turns; return 1 if one of them could not be measured."""
     asked = _arguments(arguments)
     peers = [peer for peer in PEERS if not asked.peers or peer.name in asked.peers]
     if asked.list:
@@ -81,7 +80,6 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _environments(peers: Sequence[Peer], compared: Mapping[str, Compared]) -> dict[str, Environment]:
-    """Return the environments of those that could be installed; note the failures of the others."""
     found = {}
     for peer in peers:
         _tell(f"{peer.name}, installation")

@@ -47,7 +47,6 @@ class Driver:
         """Make the schema on an empty database."""
 
     def work(self) -> None:
-        """Work on jobs until this process is ended."""
         raise NotImplementedError
 
     async def open(self) -> None:
@@ -58,22 +57,18 @@ class Driver:
         raise NotImplementedError
 
     async def submit_many(self, count: int) -> None:
-        """Submit by the peer's way for many; one by one if it has none."""
         pending = count
         while pending > 0:
             await asyncio.gather(*(self.submit() for _ in range(min(CLIENTS, pending))))
             pending -= CLIENTS
 
     async def completed(self) -> int:
-        """Return the number of jobs that the peer has recorded as completed."""
         raise NotImplementedError
 
     async def submissions(self, *, seconds: float) -> dict[str, float]:
-        """Run clients that each submit again as soon as they are answered."""
         return await closed_loop(self.submit, seconds=seconds, clients=CLIENTS)
 
     async def lives(self, *, seconds: float) -> dict[str, float]:
-        """Count completed jobs while enough others are kept pending."""
         keeper = asyncio.create_task(self._keep_pending())
         meter = Meter()
         await asyncio.sleep(WARM_UP)
@@ -134,7 +129,6 @@ def tell_started(port: int) -> None:
 
 
 async def closed_loop(verb: Callable[[], Awaitable[None]], *, seconds: float, clients: int) -> dict[str, float]:
-    """Run clients that each call again as soon as they are answered."""
     meter = Meter()
 
     async def client() -> None:
@@ -174,7 +168,6 @@ async def _load(driver: Driver, job: dict[str, Any]) -> dict[str, float]:
 
 
 def main(name: str, place: str, verb: str) -> None:
-    """Run the load on stdin, or the verb, with the driver of this name."""
     driver: Driver = importlib.import_module(f"benchmarks.peers.drivers.{name}").driver(Place(**json.loads(place)))
     if verb == "work":
         driver.work()

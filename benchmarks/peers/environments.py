@@ -26,8 +26,6 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Installed environment of one peer."""
-
     directory: Path
 
     @property
@@ -36,12 +34,10 @@ class Environment:
 
     @property
     def path(self) -> str:
-        """Return where its programs are, those of npm included."""
         return f"{self.directory / 'bin'}:{self.directory / 'node_modules' / '.bin'}"
 
 
 def installed(peer: Peer) -> Environment:
-    """Install the peer unless these very requirements are installed. Raises NotInstalled."""
     files = _files(peer)
     version = ".".join(map(str, sys.version_info[:2]))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
@@ -55,7 +51,6 @@ def installed(peer: Peer) -> Environment:
 
 
 def versions(peer: Peer) -> str:
-    """Return the pinned versions of the packages that the peer is named by."""
     pins = pinned("\n".join(file.read_text() for file in _files(peer) if file.suffix == ".txt"))
     for file in _files(peer):
         if file.suffix == ".json":
@@ -64,19 +59,16 @@ def versions(peer: Peer) -> str:
 
 
 def pinned(requirements: str) -> dict[str, str]:
-    """Return the version of each package of a requirements file, by its name in lower case."""
     return {name.lower(): version for name, version in _PIN.findall(requirements)}
 
 
 def reason(output: str, otherwise: str) -> str:
-    """Return the last line of a program's output that says something, shortened."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and "complete log" not in line]
     errors = [line for line in lines if re.search(r"error|refused|not found|no such", line, re.IGNORECASE)]
     return (errors or lines or [otherwise])[-1][:200]
 
 
 def _files(peer: Peer) -> list[Path]:
-    """Return its requirements for pip and, for some, those for npm."""
     return [file for suffix in ("txt", "json") if (file := REQUIREMENTS / f"{peer.name}.{suffix}").exists()]
 
 

@@ -28,8 +28,6 @@ FIGURES = ("submissions", "lives", "start_p50_ms", "cpu_ms_a_life")
 
 @dataclass
 class Compared:
-    """Figures of one product from each visit, and the failures of the visits that gave none."""
-
     version: str
     setup: str
     guarantees: Guarantees
@@ -57,7 +55,6 @@ def _cells(name: str, product: Compared) -> tuple[str, ...]:
 
 
 def _figures(visits: Sequence[Figures], failures: Sequence[str]) -> list[str]:
-    """Return the medians with the least and the most; the first failure when there is no figure."""
     if not visits:
         return [f"FAILED: {failures[0]}"[:MOST_CELL] if failures else "not measured", "", "", ""]
     cells = []

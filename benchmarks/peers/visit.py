@@ -37,8 +37,6 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Length of the windows and number of single starts."""
-
     seconds: float
     samples: int
 
@@ -64,7 +62,6 @@ def visit_ours(stage: Stage, extent: Extent) -> Visit:
 
 
 def visit(peer: Peer, environment: Environment, servers: Servers, directory: Path, extent: Extent) -> Visit:
-    """Measure a peer. Raises NotStarted, LoadFailed."""
     with _running(peer, environment, servers, Path(tempfile.mkdtemp(dir=directory))) as running:
         start, _ = running.load("starts", samples=extent.samples)
         lives, shares = running.load("lives", seconds=extent.seconds)
@@ -75,8 +72,6 @@ def visit(peer: Peer, environment: Environment, servers: Servers, directory: Pat
 
 
 class _Running:
-    """Processes of one peer."""
-
     def __init__(self, peer: Peer, environment: Environment, servers: Servers, directory: Path) -> None:
         self._peer = peer
         self._environment = environment
@@ -92,7 +87,6 @@ class _Running:
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start the server, prepare the database, start the workers. Raises NotStarted."""
         if self._peer.server:
             command = [part.format_map(self._names) for part in self._peer.server]
             settings = {name: value.format_map(self._names) for name, value in self._peer.server_settings.items()}
@@ -118,7 +112,6 @@ class _Running:
             self._workers.append(self._spawn(f"worker-{number}", self._command("work")))
 
     def load(self, name: str, **arguments: float) -> tuple[dict[str, float], dict[str, float]]:
-        """Run one load; return its figures and the percent of one core by part. Raises LoadFailed."""
         window = Window(self._processes)
         limit = arguments.get("seconds", 0) + LOAD_SECONDS
         with (
@@ -146,7 +139,6 @@ class _Running:
         _end([*self._workers, *self._server])
 
     def child_environment(self) -> dict[str, str]:
-        """Return our environment without settings of the shell, with the peer's programs."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
         return {**inherited, "PATH": f"{self._environment.path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 

@@ -111,7 +111,6 @@ _TOUCH = text("""
 
 
 def mint_token() -> tuple[str, Token]:
-    """Return a new token, to be shown once, and the part of it that is stored."""
     key_id = PREFIX + secrets.token_hex(6)
     secret = secrets.token_hex(32)
     return f"{key_id}_{secret}", Token(key_id, hash_secret(secret))

@@ -163,7 +163,6 @@ def deliver_results(
 
 
 def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _Parent]:
-    """Lock the free parents with their own parents; return those that are unchanged since they were read."""
     locked = try_lock_runs(conn, session_ids=read)
     free = {
         session_id: read[session_id]

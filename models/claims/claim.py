@@ -55,8 +55,6 @@ class PollCandidate:
 
 
 class ReadyRun(NamedTuple):
-    """Run that a claim may take; ``excluded_registrations`` may not have it."""
-
     run_id: str
     profile_id: int
     priority: int

@@ -94,7 +94,6 @@ def offer_of(
     tags: Iterable[str],
     require_matching_tags: bool,  # noqa: FBT001 -- the columns of a row come by position
 ) -> Offer:
-    """Return the offer for ``OFFER_COLUMNS_OF_N``."""
     return _offer(
         registration,
         hostname,

@@ -38,7 +38,6 @@ def uuid7() -> str:
 
 
 def new_id(prefix: str) -> str:
-    """Return ``prefix`` followed by a UUIDv7: ids of one prefix sort by creation time."""
     return prefix + uuid7()
 
 

@@ -173,8 +173,6 @@ def _due(current: Pass) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Excluded:
-    """Ready run that some registrations may not have again."""
-
     run_id: str
     profile_id: int
     not_for: list[int]

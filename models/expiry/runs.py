@@ -39,11 +39,9 @@ class Pass:
         return list(self.conn.execute(query, parameters).scalars())
 
     def begun_before(self, seconds: float) -> datetime:
-        """Return the moment before which a window of so many seconds must have begun to be over now."""
         return begun_before(self.conn, self.clocks, [seconds])[0]
 
     def due(self, seconds: float) -> datetime:
-        """Return the latest end of such windows that has passed."""
         return self.begun_before(seconds) + timedelta(seconds=seconds)
 
     def by_interval(self, window: Callable[[float, Limits], float]) -> dict[str, Any]:
@@ -133,7 +131,6 @@ _STALE_CLAIMS = sql("""
 
 
 def release_spent_claims(current: Pass) -> StepResult:
-    """Release claims not delivered or not started in time, and undelivered ones of stale runners."""
     delivery_due, start_due = current.due(current.limits.claim_timeout), current.due(current.limits.start_timeout)
     spent = current.find(_SPENT_CLAIMS, delivery_due=delivery_due, start_due=start_due)
     silent = current.by_interval(stale_after)
@@ -301,7 +298,6 @@ def drop_superseded_stops(current: Pass) -> StepResult:
 
 
 def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:
-    """Return the locked runs that are still due, at most one per session: the others come with the next pass."""
     chosen: dict[str, LockedRun] = {}
     for run_id in run_ids:
         run = locked.runs.get(run_id)

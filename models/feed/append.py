@@ -44,8 +44,6 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Event of a list; ``feed_cursor`` is None while it is not numbered, ``run_id`` for the session's own."""
-
     id: int
     feed_cursor: str | None
     frame: str
@@ -192,7 +190,6 @@ def _stored_before(conn: Connection, uids: Collection[str]) -> dict[str, int]:
 
 
 def _append(conn: Connection, items: Sequence[NewEvent], run_events_max: int) -> tuple[list[_Judged], dict[str, int]]:
-    """Store the events that may be stored; return how each visible one was judged, and the ids of new ones."""
     if not items:
         return [], {}
     values = {

@@ -49,12 +49,10 @@ def told_interval(instance_id: str | None, limits: Limits) -> int:
 
 
 def stale_after(interval: float, limits: Limits) -> float:
-    """Return after how many seconds of silence a runner is stale."""
     return max(limits.stale_after, 2 * interval)
 
 
 def lost_after(interval: float, limits: Limits) -> float:
-    """Return after how many seconds of silence a runner is lost, and its runs with it."""
     return max(limits.lost_after, 3 * interval)
 
 
@@ -190,7 +188,6 @@ def _compare_holding(
     counted: list[str],
     limits: Limits,
 ) -> set[tuple[str, str]]:
-    """Count the heartbeats that do not name a run, and return the named runs that their runner does not have."""
     if not holding:
         return set()
     named = [(runner_id, run_id) for runner_id, runs in holding.items() for run_id in runs]

@@ -45,8 +45,6 @@ LeaveResult: TypeAlias = Left | NotFound
 
 @dataclass(frozen=True, slots=True)
 class _Existing:
-    """Locked registration that is asked to leave."""
-
     runner_id: str
     registration: int
     owner: str | None

@@ -187,7 +187,6 @@ def _register_round(
 
 
 def _lock_former_work(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
-    """Lock the work of the runners before their own rows (ARCHITECTURE, Lock order)."""
     if not runner_ids:
         return LockedRows()
     run_ids, session_ids = work_held_by(conn, runner_ids)

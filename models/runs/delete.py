@@ -168,7 +168,6 @@ def purge_deleted(conn: Connection, limit: int = 1000) -> int:
 
 
 def _lock_with_children(conn: Connection, session_ids: Collection[str]) -> LockedRows:
-    """Lock the sessions with all their runs, finished ones too, and their children's rows."""
     wanted = {"sessions": sorted(session_ids)}
     run_ids = conn.execute(_ITS_RUNS, wanted).scalars().all()
     children = conn.execute(_ITS_CHILDREN, wanted).scalars().all()

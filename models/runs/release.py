@@ -29,8 +29,6 @@ _NOW = text("SELECT clock_timestamp()")
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """Request of a runner to release a run that it holds by this token; ``caller`` authorises it."""
-
     run_id: str
     runner_id: str
     claim_token: str
@@ -118,7 +116,6 @@ def _answer(decision: Decision, moved: Moved) -> Reported | CoordinatorError:
 
 
 def decide(run: LockedRun, item: ReleaseRun) -> Decision:
-    """Decide what the release does to the locked run: a move, nothing (a repeat), or a refusal."""
     if (run.runner_id, run.claim_token) != (item.runner_id, item.claim_token):
         former = (run.last_ended_runner, run.last_ended_token, run.last_ended_outcome)
         if former == (item.runner_id, item.claim_token, RELEASED):

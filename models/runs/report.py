@@ -232,7 +232,6 @@ def _moved(moved: Moved, run_id: str, runner: Reporter, former: Mapping[str, str
 
 
 def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
-    """Decide what a report does to the locked run: a move, nothing (accepted), or a refusal."""
     status = RunStatus(run.status)
     undelivered = status is RunStatus.CLAIMED and run.delivered_at is None and report.claim_token is None
     if undelivered or not _holds(run.runner_id, run.claim_token, report):

@@ -201,7 +201,6 @@ def _in_rounds(
     plan: Callable[[LockedRows, int, Mapping[str, float]], StopPlan],
     limits: Limits,
 ) -> Iterator[tuple[int, Stopped, bool]]:
-    """Carry out the plans, those of one session in turn; yield place, answer and whether it changed anything."""
     seconds = _seconds_by_runner(conn, locked, limits) if visible else {}
     for number, one_round in enumerate(in_rounds(session_id for _, session_id in visible)):
         if number:
@@ -273,7 +272,6 @@ def cancelled(run: LockedRun) -> Move:
 
 
 def _stop_moves(run: LockedRun, seconds: float) -> list[Move]:
-    """Return the move of a run that a process may be at; one that its time limit stops is not retried."""
     if run.status == RunStatus.STOPPING:
         if run.stop_cause == StopCause.STOP:
             return []

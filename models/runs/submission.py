@@ -63,7 +63,6 @@ class NewRun:
 
     @property
     def former_key(self) -> tuple[str, str] | None:
-        """Key where it may have been stored before (``Caller.former_key_space``)."""
         space = self.caller.former_key_space
         return None if self.idempotency_key is None or space is None else (space, self.idempotency_key)
 
@@ -136,7 +135,6 @@ def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
 
 
 def changes_parent(item: NewRun, session: LockedSession | None) -> bool:
-    """Return whether the item is a resume that is to bring its session another parent."""
     return session is not None and item.parent_session_id not in {None, session.parent_session_id}
 
 

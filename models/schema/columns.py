@@ -29,7 +29,6 @@ def one_of(column: str, values: Iterable[StrEnum]) -> str:
 
 
 def moment(name: str, *, default: bool = False, nullable: bool = True) -> Column[Any]:
-    """Return a column for a moment; with ``default`` it is that of the transaction that inserts the row."""
     return Column(
         name,
         DateTime(timezone=True),

@@ -77,7 +77,6 @@ def _refuse_unknown(found: str | None) -> None:
 
 
 def downgrade(url: str, target: str) -> None:
-    """Downgrade the database to ``target`` ("base" for an empty one): for tests and for manual use."""
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection, _migration_lock(connection, 60):

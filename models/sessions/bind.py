@@ -127,7 +127,6 @@ def bind_sessions(conn: Connection, items: Sequence[Bind]) -> list[BindResult]:
 
 
 def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
-    """Return the run that a process of the session may be at: running, or claimed and delivered."""
     for run in locked.unfinished_of(session_id):
         if run.status == RunStatus.RUNNING or (run.status == RunStatus.CLAIMED and run.delivered_at is not None):
             return run
@@ -135,7 +134,6 @@ def bound_run(locked: LockedRows, session_id: str) -> LockedRun | None:
 
 
 def is_elsewhere(item: Bind, place: tuple[str, str] | None) -> bool:
-    """Return whether ``place``, the host and profile of the run's runner, is not that of the process that binds."""
     return place is not None and place != (item.hostname, item.executor_profile)
 
 
@@ -190,7 +188,6 @@ def patch_sessions(conn: Connection, items: Sequence[Patch]) -> list[BindResult]
 
 
 def patch_values(values: Mapping[str, str | None]) -> dict[str, str | datetime] | Unstorable:
-    """Return the values that a patch writes: known names with a value; a time without offset is UTC."""
     given: dict[str, str | datetime] = {}
     for name in PATCHABLE:
         value = values.get(name)

@@ -58,7 +58,6 @@ def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
 
 
 def encode(frame: dict[str, Any]) -> str:
-    """Return the frame as compact JSON text; the values must hold no surrogates."""
     return orjson.dumps(frame).decode()
 
 

@@ -95,7 +95,6 @@ LOCKED_RUN_COLUMNS_OF_R = names_of("r", LOCKED_RUN_COLUMNS)
 
 
 def as_locked_run(row: Sequence[Any]) -> LockedRun:
-    """Return the object for a row that begins with ``LOCKED_RUN_COLUMNS``, in their order."""
     return LockedRun(*row[: len(LOCKED_RUN_COLUMNS)])
 
 

@@ -31,7 +31,6 @@ class LockedRows:
     sessions: Mapping[str, LockedSession] = field(default_factory=dict)
 
     def updated(self, runs: Mapping[str, LockedRun], sessions: Mapping[str, LockedSession]) -> "LockedRows":
-        """Return these rows with others added, or in the place of those of the same id."""
         return LockedRows({**self.runs, **runs}, {**self.sessions, **sessions})
 
     def shows(self, session_id: str, caller: Caller, visible: Visible) -> bool:

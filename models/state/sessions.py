@@ -17,8 +17,6 @@ from models.state.visibility import can_view, find_visible
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Conversation or job lineage (PROTOCOL, Sessions)."""
-
     session_id: str
     status: str
     created_at: datetime
@@ -39,7 +37,6 @@ _READ = select(*SESSION_COLUMNS).where(sessions.c.session_id == any_of("session_
 
 
 def as_session(row: Sequence[Any]) -> Session:
-    """Return the object for a row that begins with ``SESSION_COLUMNS``, in their order."""
     return Session(*row[: len(SESSION_COLUMNS)])
 
 

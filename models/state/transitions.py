@@ -149,7 +149,6 @@ def sessions_updated(updates: Mapping[str, SessionUpdate]) -> list[EventRow]:
 def _record_moves(
     conn: Connection, moves: Sequence[Move], moved: Mapping[str, LockedRun], updates: Mapping[str, SessionUpdate]
 ) -> None:
-    """Write the events of the moves: runs, then sessions, then those of a session's own timeline."""
     rows = [run_updated(moved[move.run.run_id]) for move in moves]
     rows += sessions_updated(updates)
     for move in moves:

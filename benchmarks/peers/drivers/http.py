@@ -15,7 +15,6 @@ class Http:
         self._idle: list[Connection] = []
 
     async def post(self, path: str, body: Any) -> Any:
-        """Return the parsed answer. Raises Unexpected unless its status is 2xx."""
         connection = self._idle.pop() if self._idle else await connect(self._url)
         status, answer = await connection.call(request("POST", path, body))
         self._idle.append(connection)

@@ -25,7 +25,6 @@ class _Prefect(Driver):
         self._in_hand: set[str] = set()
 
     async def open(self) -> None:
-        """Make the flow, the pool and the deployment, once for each load."""
         post = self._http.post
         flow = await post("/api/flows/", {"name": "life"})
         pools = await post("/api/work_pools/filter", {})
@@ -87,7 +86,6 @@ class _Prefect(Driver):
         await self._http.post(f"{self._create_path}/bulk", runs)
 
     async def _fetch(self, most: int) -> list[str]:
-        """Return scheduled runs that are not in hand, and take them in hand."""
         wanted = {"limit": most + len(self._in_hand), "scheduled_before": datetime.now(UTC).isoformat()}
         answer = await self._http.post(f"/api/work_pools/{POOL}/get_scheduled_flow_runs", wanted)
         runs: list[str] = [found["flow_run"]["id"] for found in answer]
