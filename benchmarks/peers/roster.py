@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """Answers to the same five questions for every product, from its documentation and source at the pinned version."""
+    """Answers to the same five questions for every product, from its documentation at the pinned version."""
 
     durable: str
     fenced: str
