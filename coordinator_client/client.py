@@ -35,7 +35,7 @@ from coordinator_client.types import (
     Submitted,
 )
 
-# Upper bound of `wait` in one request (PROTOCOL, Submission).
+# Upper bound of `wait` in one request (PROTOCOL, Runs).
 LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 

@@ -9,7 +9,7 @@ from coordinator_client.types import AdditionalDemands
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """Run to submit (PROTOCOL, Submission). Fields that are None are not sent: the coordinator's defaults apply.
+    """Run to submit (PROTOCOL, Runs). Fields that are None are not sent: the coordinator's defaults apply.
 
     Attributes:
         parameters: Input of the run: `{"prompt": "..."}`.

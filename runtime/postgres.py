@@ -1,4 +1,4 @@
-"""Connect to Postgres, run transactions (the web's writes apart), and classify errors."""
+"""Connect to Postgres, begin and commit all transactions, and classify errors."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress

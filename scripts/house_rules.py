@@ -25,7 +25,8 @@ PACKAGES = (
     "scripts",
     "tests",
 )
-COMMITS = {"app/writes/group_commit.py", "runtime/postgres.py"}
+COMMITS = "runtime/postgres.py"
+ASYNC_COMMITS = "app/writes/attempts.py"
 SQL_OUTSIDE = {"runtime/postgres.py", "devserver/embedded_postgres.py"}
 FREE = {"models", "chaos", "benchmarks", "testkit", "tests", "scripts"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
@@ -76,13 +77,13 @@ def sql_stays_in_models(file: File) -> Iterator[Finding]:
             yield node.lineno, f"`.{_called(node)}()` runs SQL"
 
 
-def transactions_end_in_two_places(file: File) -> Iterator[Finding]:
-    """Keep transactions' begin and commit in app/writes/group_commit.py and runtime/postgres.py.
+def transactions_end_in_one_place(file: File) -> Iterator[Finding]:
+    """Begin and commit transactions in runtime/postgres.py; those of the web are opened by app/writes/attempts.py only.
 
     The answer leaves after the commit, the wake-up after the answer: a commit elsewhere would break that order unseen.
     """
     if (
-        file.path in COMMITS
+        file.path == COMMITS
         or file.package in {"chaos", "benchmarks", "testkit", "tests", "scripts"}
         or file.path.startswith("models/schema/migrat")
     ):
@@ -91,9 +92,11 @@ def transactions_end_in_two_places(file: File) -> Iterator[Finding]:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
-            and node.func.attr in {"commit", "begin"}
+            and node.func.attr in {"commit", "begin", "transaction"}
         ):
-            yield node.lineno, f"`.{node.func.attr}()` outside {' and '.join(sorted(COMMITS))}"
+            yield node.lineno, f"`.{node.func.attr}()` outside {COMMITS}"
+        if isinstance(node, ast.alias) and node.name == "transaction_async" and file.path != ASYNC_COMMITS:
+            yield node.lineno, f"`transaction_async` outside {ASYNC_COMMITS}"
 
 
 def files_are_short(file: File) -> Iterator[Finding]:
@@ -292,7 +295,7 @@ def _docstrings(file: File) -> Iterator[Finding]:
 Rule = Callable[[File], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     sql_stays_in_models,
-    transactions_end_in_two_places,
+    transactions_end_in_one_place,
     files_are_short,
     functions_are_short,
     environment_is_read_once,

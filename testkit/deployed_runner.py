@@ -1,4 +1,4 @@
-"""Runner that behaves as deployed ones do (PROTOCOL, Runners, Life), flaws included: no tokens, no retries.
+"""Runner that behaves as deployed ones do (PROTOCOL, Runners), flaws included: no tokens, no retries.
 
 Run as a script it is that runner, a real process that writes a ledger of its acts, one JSON object a line;
 `DeployedRunner` starts it and reads the ledger. It uses httpx and the standard library only: it knows nothing but the

@@ -1,4 +1,4 @@
-"""Parse bodies of events and reports, which are never refused for their content (PROTOCOL)."""
+"""Parse bodies of events and reports, which are never refused for their content (PROTOCOL, Sessions)."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Map exceptions and verb errors to answers in one table; every error is ``{"detail": ...}`` (PROTOCOL, Errors)."""
+"""Map exceptions and verb errors to answers in one table; all are ``{"detail": ...}`` (PROTOCOL, Conventions)."""
 
 from collections.abc import Callable, Mapping
 from math import ceil

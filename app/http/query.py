@@ -1,4 +1,4 @@
-"""Define query parameters: one object reads a parameter and describes it (PROTOCOL, Lists)."""
+"""Define query parameters: one object reads a parameter and describes it (PROTOCOL, Runs)."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass

@@ -1,4 +1,4 @@
-"""Validate the parameters of a run against the schema of its agent (PROTOCOL, Submission)."""
+"""Validate the parameters of a run against the schema of its agent (PROTOCOL, Runs)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

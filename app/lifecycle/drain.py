@@ -1,4 +1,4 @@
-"""Drain a web process: it serves on for some seconds while balancers notice (ARCHITECTURE, Living and dying)."""
+"""Drain a web process: it serves on for some seconds while balancers notice (ARCHITECTURE, Draining)."""
 
 import asyncio
 import random

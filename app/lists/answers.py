@@ -1,4 +1,4 @@
-"""Stream lists page by page from Postgres, so that a long one needs no memory (PROTOCOL, Lists)."""
+"""Stream lists page by page from Postgres, so that a long one needs no memory (PROTOCOL, Runs)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""Report liveness, readiness and metrics of this process (PROTOCOL, Health)."""
+"""Report liveness, readiness and metrics of this process (PROTOCOL, Health and other endpoints)."""
 
 from fastapi import APIRouter
 from starlette.responses import Response

@@ -1,4 +1,4 @@
-"""Submit, read, await and stop runs (PROTOCOL, Submission)."""
+"""Submit, read, await and stop runs (PROTOCOL, Runs)."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Define the answers of health endpoints (PROTOCOL, Health)."""
+"""Define the answers of health endpoints (PROTOCOL, Health and other endpoints)."""
 
 from typing import Annotated, Literal
 

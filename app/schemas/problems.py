@@ -1,4 +1,4 @@
-"""Define errors (PROTOCOL, Errors)."""
+"""Define errors (PROTOCOL, Conventions)."""
 
 from typing import Annotated, Any
 

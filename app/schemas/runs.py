@@ -1,4 +1,4 @@
-"""Define runs: submissions and answers (PROTOCOL, Submission)."""
+"""Define runs: submissions and answers (PROTOCOL, Runs)."""
 
 from typing import Annotated, Any, Literal
 

@@ -33,7 +33,7 @@ class Demands:
     tags: tuple[str, ...] = ()
 
     def merged(self, other: "Demands") -> "Demands":
-        """Return the union of both: the first to name a property wins, tags are united (PROTOCOL, Demands)."""
+        """Return the union of both: the first to name a property wins, tags are united (PROTOCOL, Runs)."""
         return Demands(
             self.hostname if self.hostname is not None else other.hostname,
             self.project_dir if self.project_dir is not None else other.project_dir,

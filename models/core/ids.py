@@ -44,7 +44,7 @@ def new_id(prefix: str) -> str:
 def runner_identity(
     hostname: str, project_dir: str, executor_profile: str, command: str | None, owner: str | None = None
 ) -> str:
-    """Return the id of a runner: the same for the same four properties (PROTOCOL, Nouns).
+    """Return the id of a runner: the same for the same four properties (PROTOCOL, Runners).
 
     With an ``owner`` return the id of that owner's runner beside another owner's that has the plain one. The length
     keeps the two kinds apart.

@@ -1,4 +1,4 @@
-"""States of runs and sessions and the only moves between them (PROTOCOL, Statuses)."""
+"""States of runs and sessions and the only moves between them (PROTOCOL, Runs)."""
 
 from enum import StrEnum
 from typing import Final

@@ -150,7 +150,7 @@ def list_runs(
     limit: int,
     after: str | None = None,
 ) -> RunPage | BadCursor:
-    """Return a page of runs, newest first (PROTOCOL, Submission); BadCursor for a cursor from elsewhere."""
+    """Return a page of runs, newest first (PROTOCOL, Runs); BadCursor for a cursor from elsewhere."""
     wanted = {
         "statuses": _known(which.statuses, RunStatus),
         "session_id": which.session_id,

@@ -102,7 +102,7 @@ _FILL = sql(
 def submit_runs(
     conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10, most_demands: int = 0
 ) -> list[Result]:
-    """Create the runs, and the sessions of starts (PROTOCOL, Submission). Safe to repeat with the same ids.
+    """Create the runs, and the sessions of starts (PROTOCOL, Runs). Safe to repeat with the same ids.
 
     One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
     ParentOfAnotherOwner, TooDeep, KeyReused, TooManyDemands (new ones of an owner that has ``most_demands`` distinct

@@ -30,7 +30,7 @@ def attempts_left(run: LockedRun) -> bool:
 
 
 def release(run: LockedRun, *, sends_tokens: bool, gone: bool = False) -> Move:
-    """Decide on a claim that ends before its start (PROTOCOL, Statuses: claimed → pending, failed).
+    """Decide on a claim that ends before its start (PROTOCOL, Runs: claimed → pending, failed).
 
     A delivered one of a runner that never sent a token excludes its registration from the run, so that a report without
     a token can only mean one claim; one that never arrived excludes none. ``gone``: the runner is gone too, and the

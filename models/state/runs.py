@@ -99,7 +99,7 @@ def read_runs(conn: Connection, run_ids: Sequence[str]) -> dict[str, Run]:
 
 
 def get_run(conn: Connection, caller: Caller, run_id: str) -> Run | NotFound:
-    """Return one run; NotFound for another owner's (PROTOCOL, Submission)."""
+    """Return one run; NotFound for another owner's (PROTOCOL, Runs)."""
     found = read_runs(conn, [run_id]).get(run_id)
     if found is None or not can_view(
         caller, found.session_id, found.owner, find_visible(conn, [(caller, found.session_id)])

@@ -1,4 +1,4 @@
-"""Runs over the wire: every field, every refusal, lists and waits (PROTOCOL, Submission)."""
+"""Runs over the wire: every field, every refusal, lists and waits (PROTOCOL, Runs)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Matching of runs and runners: demands, tags, capacity, priority and age (PROTOCOL, Demands)."""
+"""Matching of runs and runners: demands, tags, capacity, priority and age (PROTOCOL, Runs)."""
 
 from typing import Any
 

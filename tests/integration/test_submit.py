@@ -1,4 +1,4 @@
-"""Submissions: state of a run and its session after acceptance, and refusals (PROTOCOL, Submission)."""
+"""Submissions: state of a run and its session after acceptance, and refusals (PROTOCOL, Runs)."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -2,6 +2,7 @@
 
 import pytest
 
+from models.core.limits import Limits
 from runtime.effective_settings import effective, masked
 from runtime.settings import PREFIX, Settings, SettingsError, load_settings
 
@@ -157,3 +158,8 @@ def test_password_is_never_shown(url: str, shown: str) -> None:
 def test_printed_settings_object_shows_no_urls(environment: pytest.MonkeyPatch) -> None:
     """Tracebacks print arguments."""
     assert "secret" not in repr(Settings(database_url="postgresql://me:secret@db/x", redis_url="redis://:secret@c"))
+
+
+def test_limits_of_default_settings_are_default_limits(environment: pytest.MonkeyPatch) -> None:
+    """Verbs called without limits, as in tests, decide as a coordinator without settings does."""
+    assert Limits(**load_settings().deadlines()) == Limits()
