@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from app.lifecycle.health import Health
 from app.polls.heartbeats import Heartbeats
-from app.polls.parked import Polls
+from app.polls.held import Polls
 from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import leave_instance
 from models.expiry.duties import duty_ages, ping, record_instance_heartbeat

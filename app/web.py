@@ -1,4 +1,4 @@
-"""Assemble one web process: its connections, write queues, parked polls and background loops."""
+"""Assemble one web process: its connections, write queues, held polls and background loops."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
 from app.lists.limits import ListLimits
 from app.polls.heartbeats import Heartbeats
-from app.polls.parked import Polls
+from app.polls.held import Polls
 from app.polls.run_waiters import RunWaiters
 from app.polls.wakeups import PollWakeups, runners_to_notify
 from app.writes.attempts import Attempts
@@ -28,10 +28,10 @@ from app.writes.retries import retry_until
 from models.core.limits import Limits
 from runtime import logs
 from runtime.postgres import async_engine, longest_silence
+from runtime.pubsub import MessageHandlers, Subscription
 from runtime.redis_probe import RedisProbe
 from runtime.settings import Settings
-from runtime.subscriptions import MessageHandlers, Subscription
-from runtime.wakeups import Wakeups
+from runtime.wakeups import ActorWakeups
 
 # Together with the rest of the process's end (cli/web.py) less than a supervisor waits for.
 LEAVE_SECONDS: Final = 2.0
@@ -63,7 +63,7 @@ class Web:
         self.reads = self._attempts(self._reading, "reads")
         self.following = self._attempts(self._following, "feed")
         self.pools = {"writes": self.writes, "reads": self.reads, "feed": self.following}
-        self.wakeups = Wakeups(settings)
+        self.wakeups = ActorWakeups(settings)
         self._dispatch_wakeups = DispatchWakeups(self.writes, self.wakeups.notify, lambda: len(self.polls) > 0)
         self._poll_wakeups = PollWakeups(self.writes, settings, self.instance)
         self.verbs = Verbs(self.writes, settings, self.limits, self._dispatch_wakeups.notify, self._wake_polls)

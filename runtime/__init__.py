@@ -1,1 +1,1 @@
-"""Infrastructure without business terms: settings, connections, subscriptions, wake-ups, logs, metrics, processes."""
+"""Infrastructure without business terms: settings, connections, pub/sub, wake-ups, logs, metrics, processes."""

@@ -22,7 +22,7 @@ REPORTS_HELD = Gauge("coordinator_reports_held", "Reports held while Postgres is
 # source: poll, parked, recheck, dispatch
 CLAIMS = Counter("coordinator_claims", "Runs claimed, by source", ["source"])
 CLAIM_SECONDS = Histogram("coordinator_claim_seconds", "Duration of one claim pass", ["source"], buckets=_FAST)
-POLLS_PARKED = Gauge("coordinator_polls_parked", "Polls of runners held by this process")
+POLLS_HELD = Gauge("coordinator_polls_parked", "Polls of runners held by this process")
 # kind: the deadline that passed
 EXPIRED = Counter("coordinator_expired", "Rows that expiry ended or requeued", ["kind"])
 PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Callback runs that resume parents")

@@ -48,7 +48,7 @@ return sent
 """
 
 
-class WakeupSender:
+class ActorWakeupSender:
     """Sender of wake-ups for threads: no second message for an actor while one waits to be fetched."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -99,14 +99,14 @@ def _message(actor: Actor) -> tuple[str, bytes]:
     return id_in_redis, message.encode()
 
 
-class Wakeups:
+class ActorWakeups:
     """Wake-ups of one web process. `notify` marks an actor; one task sends for all marked actors together, off the
     event loop, and pauses for 1 s after a failure.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._client = sync_client(settings.redis_url)
-        self._sender = WakeupSender(self._client)
+        self._sender = ActorWakeupSender(self._client)
         self._marked: set[Actor] = set()
         self._notified = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wake-ups")

@@ -8,8 +8,8 @@ from runtime.logs import log
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
+from runtime.pubsub import publish_head
 from runtime.redis_client import FAILED
-from runtime.subscriptions import publish_head
 from workers.context import WorkerContext
 
 logger = log(__name__)

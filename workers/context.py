@@ -11,7 +11,7 @@ from models.core.limits import Limits
 from runtime.postgres import sync_engine
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.wakeups import WakeupSender
+from runtime.wakeups import ActorWakeupSender
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class WorkerContext:
     settings: Settings
     engine: Engine
     redis: redis.Redis
-    wakeups: WakeupSender
+    wakeups: ActorWakeupSender
     limits: Limits
     pages: Pages = field(default_factory=Pages)
 
@@ -37,7 +37,7 @@ def worker_context(settings: Settings, *, threads: int) -> Iterator[WorkerContex
     engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
     client = sync_client(settings.redis_url)
     try:
-        yield WorkerContext(settings, engine, client, WakeupSender(client), Limits(**settings.deadlines()))
+        yield WorkerContext(settings, engine, client, ActorWakeupSender(client), Limits(**settings.deadlines()))
     finally:
         # Close only idle ones: an actor that outlasts the grace must not be cut in the middle of a command.
         client.connection_pool.disconnect(inuse_connections=False)

@@ -10,8 +10,8 @@ from runtime.logs import log
 from runtime.metrics import CLAIM_SECONDS, CLAIMS
 from runtime.names import Actor
 from runtime.postgres import autocommit, transaction
+from runtime.pubsub import publish_assignments
 from runtime.redis_client import FAILED
-from runtime.subscriptions import publish_assignments
 from workers.context import WorkerContext
 
 logger = log(__name__)

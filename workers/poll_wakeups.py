@@ -6,8 +6,8 @@ from models.claims.parking import poll_holders
 from runtime.logs import log
 from runtime.metrics import POLL_WAKEUPS
 from runtime.postgres import autocommit
+from runtime.pubsub import publish_rechecks
 from runtime.redis_client import FAILED
-from runtime.subscriptions import publish_rechecks
 from workers.context import WorkerContext
 
 logger = log(__name__)

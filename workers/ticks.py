@@ -10,7 +10,7 @@ from typing import Final
 from runtime.logs import log
 from runtime.names import slot_key
 from runtime.redis_client import FAILED, fault_of, sync_client
-from runtime.wakeups import WakeupSender
+from runtime.wakeups import ActorWakeupSender
 from workers.actors import attempt
 from workers.duties import Duty
 
@@ -35,7 +35,7 @@ class Ticker(threading.Thread):
         self._client = sync_client(
             url, answer_timeout=REDIS_TIMEOUT_SECONDS, connect_timeout=REDIS_TIMEOUT_SECONDS, retries=0
         )
-        self._sender = WakeupSender(self._client)
+        self._sender = ActorWakeupSender(self._client)
         self._duties = duties
         self._last_slots: dict[str, int] = {}
         self._next_check = dict.fromkeys((duty.actor for duty in duties), 0.0)

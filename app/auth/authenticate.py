@@ -26,9 +26,9 @@ TICKET: Final = "coordinator.ticket"
 # The filters of a ticket hold even while authentication is off.
 TICKET_QUERY: Final = b"ticket="
 # Wait this long for a caller that cannot be authenticated: Postgres may be slow, or just starting.
-PROMPT_SECONDS: Final = 5.0
+AUTHENTICATION_WAIT_SECONDS: Final = 5.0
 # After a longer wait than this a poll ends with 204.
-LATE_SECONDS: Final = 2.0
+POLL_DELAY_SECONDS: Final = 2.0
 # Credential on public endpoints: sees no data.
 PUBLIC_CREDENTIAL: Final = Credential(Caller(Role.USER))
 
@@ -90,7 +90,7 @@ class Authenticator:
             if policy is OutagePolicy.STREAM:
                 raise ReconnectLater from None
             raise
-        if policy is OutagePolicy.POLL and loop.time() - began > LATE_SECONDS:
+        if policy is OutagePolicy.POLL and loop.time() - began > POLL_DELAY_SECONDS:
             # The rest of its time may be too short; the runner polls again at once, and is known then.
             raise EmptyPoll
         return credential
@@ -102,7 +102,7 @@ class Authenticator:
             case OutagePolicy.POLL:
                 return min(self._poll_seconds(request), self._drain.give_up_in())
             case OutagePolicy.PROMPT | OutagePolicy.STREAM:
-                return PROMPT_SECONDS
+                return AUTHENTICATION_WAIT_SECONDS
 
     def _poll_seconds(self, request: Request) -> float:
         usual = self._settings.poll_timeout_seconds

@@ -41,7 +41,7 @@ class PollEvent(Enum):
     ASSIGNED = auto()  # message of a worker about a claim
     RECHECK = auto()  # the re-check begins to look at it
     TIME_UP = auto()
-    LATE = auto()  # LATE_SECONDS after its time was up a call is still in progress
+    LATE = auto()  # CALL_GRACE_SECONDS after its time was up a call is still in progress
     GONE = auto()  # client disconnected, or handler cancelled
 
 

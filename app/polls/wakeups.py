@@ -14,9 +14,9 @@ from models.runs.report import Reported
 from models.runs.stop import Stopped
 from runtime import metrics
 from runtime.loops import run_forever
+from runtime.pubsub import publish_rechecks_async
 from runtime.redis_client import FAILED, async_client
 from runtime.settings import Settings
-from runtime.subscriptions import publish_rechecks_async
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 

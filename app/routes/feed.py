@@ -185,7 +185,8 @@ def _filter(given: QueryParams, caller: Caller, *, owned: bool) -> FeedFilter:
         if not asked or not asked <= set(known):
             raise Invalid([Fault("enum", ("query", "types"), f"Should be some of {', '.join(known)}")])
         kinds = asked
-    owner = caller.scope
+    # Not owner_filter, which limits no runner: there is no filter of the feed by trees.
+    owner = caller.subject
     created_by = CREATED_BY.of(given) if owned else None
     if owner is not None and created_by not in {None, owner}:
         kinds = frozenset()

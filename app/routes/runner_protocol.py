@@ -81,12 +81,12 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     most, wait = MOST_RUNS.of(given), POLL_WAIT.of(given)
     wanted = 1 if most is None else most
     patience = web.settings.poll_timeout_seconds if wait is None else wait
-    web.heartbeats.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.subject)])
     credential = credential_of(request)
     async with hang_up(request) as client:
         with web.callers.watching(credential, client.leave):
             try:
-                found = await web.polls.hold(runner_id, wanted, patience, client, caller.scope)
+                found = await web.polls.hold(runner_id, wanted, patience, client, caller.subject)
             except Gone:
                 web.callers.check(credential)
                 raise
@@ -140,7 +140,7 @@ async def register_runner(request: Request, web: Web, caller: Caller) -> Respons
         instance_id=given.instance_id,
         # While authentication is off a registration has no owner, and any later runner may act for it.
         owner=None if credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or "",
-        subject=caller.scope,
+        subject=caller.subject,
     )
     registered = accepted(await web.verbs.register.one(registration))
     shown: dict[str, Any] = {
@@ -173,8 +173,10 @@ async def record_heartbeat(request: Request, web: Web, caller: Caller) -> Respon
     runs = (
         tuple(storable(run_id) for run_id in holding if isinstance(run_id, str)) if isinstance(holding, list) else None
     )
-    admin = None if caller.scope is not None or credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or ""
-    touch = Touch(runner_id_of(given), runs, caller.scope, admin)
+    admin = (
+        None if caller.subject is not None or credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or ""
+    )
+    touch = Touch(runner_id_of(given), runs, caller.subject, admin)
     heard = accepted(await web.retry_until(lambda: web.verbs.touch.one(touch)))
     return Json({"ok": True, "not_yours": heard.not_yours})
 
@@ -192,7 +194,7 @@ async def report_runs(request: Request, web: Web, caller: Caller) -> Response:
     if not isinstance(items, list) or len(items) > reports.MOST_REPORTS:
         message = f"Should be a list of at most {reports.MOST_REPORTS} reports"
         raise Invalid([Fault("list_type", ("body", "reports"), message)])
-    web.heartbeats.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.subject)])
     results: list[dict[str, Any]] = [{} for _ in items]
     reported: dict[int, Report] = {}
     given_back: dict[int, ReleaseRun] = {}
@@ -298,7 +300,7 @@ async def report_session_status(session_id: str, request: Request, web: Web, cal
     runner_id, status = runner_id_of(given), given.get("status")
     if not isinstance(status, str) or status not in reports.ENDINGS:
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
-    web.heartbeats.seen([(runner_id, caller.scope)])
+    web.heartbeats.seen([(runner_id, caller.subject)])
     item = ReportSessionStatus(runner_id, storable(session_id), status, caller)
     accepted(await web.retry_until(lambda: web.verbs.session_status.one(item)))
     return Json(OK)

@@ -42,7 +42,7 @@ async def read_runners(request: Request, web: Web, caller: Caller) -> Response:
 
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(
-            await web.reads.autocommit(page_runners, caller.scope, limit=most, after=after, limits=web.limits)
+            await web.reads.autocommit(page_runners, caller.subject, limit=most, after=after, limits=web.limits)
         )
         return Page([encode(runner_json(runner)) for runner in page.runners], page.next_cursor, {})
 

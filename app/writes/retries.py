@@ -10,8 +10,8 @@ from runtime import metrics
 
 Result = TypeVar("Result")
 
-# Count calls that take longer than this as held.
-PROMPT_SECONDS: Final = 1.0
+# Count calls that take longer than this as held; wait no longer for an answer once the process must end.
+SHORT_WAIT_SECONDS: Final = 1.0
 
 
 async def retry_until(call: Callable[[], Awaitable[Result]], seconds: float, give_up: asyncio.Event) -> Result:
@@ -22,7 +22,7 @@ async def retry_until(call: Callable[[], Awaitable[Result]], seconds: float, giv
     end = asyncio.get_running_loop().time() + seconds
     attempt = asyncio.ensure_future(call())
     try:
-        await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, seconds))
+        await asyncio.wait({attempt}, timeout=min(SHORT_WAIT_SECONDS, seconds))
         if attempt.done() and not isinstance(attempt.exception(), Unavailable):
             return attempt.result()
         metrics.REPORTS_HELD.inc()
@@ -45,7 +45,7 @@ async def _retry_on(
             waited_for: set[asyncio.Future[Any]] = {attempt, ending}
             await asyncio.wait(waited_for, timeout=max(0.0, end - now()), return_when=asyncio.FIRST_COMPLETED)
             if ending.done():
-                await asyncio.wait({attempt}, timeout=min(PROMPT_SECONDS, max(0.0, end - now())))
+                await asyncio.wait({attempt}, timeout=min(SHORT_WAIT_SECONDS, max(0.0, end - now())))
             if not attempt.done():
                 raise Unavailable
             if not isinstance(attempt.exception(), Unavailable) or ending.done() or now() + pause >= end:

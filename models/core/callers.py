@@ -24,8 +24,11 @@ class Caller:
     by: str | None = field(default=None, compare=False)
 
     @property
-    def scope(self) -> str | None:
-        """Owner to whose rows the caller is limited, or the subject as which it acts; None for no limit."""
+    def subject(self) -> str | None:
+        """Name as which the caller acts, "" without an owner; None for an admin, which acts for all owners.
+
+        ``owner_filter`` (models/state/visibility.py) limits rows by owner: not those of a runner, which sees trees.
+        """
         return None if self.role is Role.ADMIN else (self.owner or "")
 
     @property

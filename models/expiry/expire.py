@@ -59,6 +59,8 @@ def expire(conn: Connection, *, limits: Limits = DEFAULT_LIMITS, at_most: int = 
     held against runners: outages are recorded first, and while one is open only those steps run that need no runner to
     be heard, or whose window is over twice (promise 5). Idempotent; a missed pass is caught up by the next.
     """
+    # Not the lock of the duty "expire", which only the first pass of a run has. The version before this one takes the
+    # lock by the same name.
     if not try_duty(conn, "expiry"):
         return ExpireResult()
     current = Pass(conn, read_clocks(conn), limits, at_most)

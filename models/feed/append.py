@@ -262,7 +262,7 @@ def list_events(
         return NotFound("session", session_id)
     parameters = {
         "session_id": session_id,
-        "owner": None if caller.role is Role.RUNNER else caller.scope,
+        "owner": owner_filter(caller),
         "run_id": run_id,
         "after": cursor.position if cursor else 0,
         "most": limit,

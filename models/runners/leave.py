@@ -94,7 +94,7 @@ def deregister_runners(
     authorised = [
         item
         for item in items
-        if item.runner_id in existing and acts_for(item.caller.scope, existing[item.runner_id].owner)
+        if item.runner_id in existing and acts_for(item.caller.subject, existing[item.runner_id].owner)
     ]
     immediate = {item.runner_id: item.self_initiated for item in authorised if existing[item.runner_id].left_at is None}
     immediate.update(

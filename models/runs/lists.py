@@ -207,8 +207,8 @@ def _page(
         if key is None:
             return BadCursor(after)
         values["after_moment"], values["after_row"] = key
-    if caller.scope is not None:
-        values["scope"] = caller.scope
+    if caller.subject is not None:
+        values["scope"] = caller.subject
     rows = conn.execute(statement, values | {"most": limit + 1, "bytes": PAGE_BYTES}).all()
     name = listed.row_id.key or ""
     feed_cursor = write_cursor(rows[0].epoch, rows[0].last_pos)

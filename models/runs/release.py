@@ -37,7 +37,7 @@ class ReleaseRun:
 
     @property
     def subject(self) -> str | None:
-        return self.caller.scope
+        return self.caller.subject
 
 
 Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition

@@ -46,7 +46,7 @@ class Report:
 
     @property
     def subject(self) -> str | None:
-        return self.caller.scope
+        return self.caller.subject
 
 
 @dataclass(frozen=True, slots=True)

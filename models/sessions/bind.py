@@ -66,7 +66,7 @@ class ReportSessionStatus:
 
     @property
     def subject(self) -> str | None:
-        return self.caller.scope
+        return self.caller.subject
 
 
 BindResult: TypeAlias = Session | CoordinatorError

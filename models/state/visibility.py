@@ -105,7 +105,7 @@ def has_held(run: LockedRun, registration: int, subject: str | None) -> bool:
 
 
 def _of_runners(asked: Iterable[tuple[Caller, str]]) -> list[tuple[str, str]]:
-    return sorted({(caller.scope or "", session_id) for caller, session_id in asked if caller.role is Role.RUNNER})
+    return sorted({(caller.subject or "", session_id) for caller, session_id in asked if caller.role is Role.RUNNER})
 
 
 def _pairs(conn: Connection, statement: TextClause, pairs: Collection[tuple[str, str]]) -> Visible:
@@ -121,12 +121,12 @@ def can_view(caller: Caller, session_id: str, owner: str | None, visible: Visibl
 
 def is_visible(caller: Caller, session_id: str, visible: Visible) -> bool:
     """Return False for a session that a runner may not see; other callers are limited by owner (``owner_filter``)."""
-    return caller.role is not Role.RUNNER or (caller.scope or "", session_id) in visible
+    return caller.role is not Role.RUNNER or (caller.subject or "", session_id) in visible
 
 
 def owner_filter(caller: Caller) -> str | None:
     """Return the owner to whose sessions the caller is limited, None when it is not limited by owner."""
-    return None if caller.role is Role.RUNNER else caller.scope
+    return None if caller.role is Role.RUNNER else caller.subject
 
 
 def in_scope(role: Role, owner: ColumnElement[Any], session_id: ColumnElement[Any]) -> ColumnElement[bool] | None:

@@ -81,7 +81,7 @@ KILLED = """
 import os, signal, sys
 import workers.callbacks
 from runtime.settings import Settings
-from runtime.wakeups import WakeupSender
+from runtime.wakeups import ActorWakeupSender
 from workers.context import worker_context
 
 def die(*_, **__):
@@ -91,7 +91,7 @@ deliver = workers.callbacks.deliver_results
 if sys.argv[3] == "before the commit":
     workers.callbacks.deliver_results = lambda *args, **how: die(deliver(*args, **how))
 else:
-    WakeupSender.notify = die
+    ActorWakeupSender.notify = die
 with worker_context(Settings(database_url=sys.argv[1], redis_url=sys.argv[2]), threads=1) as context:
     workers.callbacks.resume_parents(context)
 """

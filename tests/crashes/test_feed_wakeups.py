@@ -6,9 +6,9 @@ import pytest
 
 from models.feed.sequence import sequence_feed
 from runtime.postgres import sync_engine
+from runtime.pubsub import publish_head
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import publish_head
 from testkit.cluster import Cluster
 from testkit.feed_follower import Connection, head, ledger, open_stream, seen_events
 from testkit.servers import OwnPostgres, OwnRedis, redis_client

@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 from models.claims.delivery import Claim, confirm_deliveries
 from models.state.runs import Run
 from runtime.names import Actor, hint_key, queue_key
+from runtime.pubsub import MessageHandlers, Subscription
 from runtime.settings import Settings
-from runtime.subscriptions import MessageHandlers, Subscription
-from runtime.wakeups import Wakeups
+from runtime.wakeups import ActorWakeups
 from testkit.ports import own_port
 from testkit.waiting import eventually, eventually_async
 from tests.support.db_verbs import DbVerbs, start_submission
@@ -59,7 +59,7 @@ async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: Db
             MessageHandlers(others.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-2")),
         ),
     ]
-    wakeups = Wakeups(settings)
+    wakeups = ActorWakeups(settings)
     with running_worker(settings):
         for box in boxes:
             await box.start()

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.names import Actor
 from runtime.settings import Settings
-from runtime.wakeups import Wakeups
+from runtime.wakeups import ActorWakeups
 from testkit.waiting import eventually
 from tests.support.db_verbs import DbVerbs
 from tests.support.in_process_worker import running_worker
@@ -112,7 +112,7 @@ def test_end_of_idle_process_wakes_callbacks_for_waiting_results(
 def test_runs_without_parents_wake_no_callbacks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send no wake-up for nearly all reports."""
     notified: list[Actor] = []
-    monkeypatch.setattr(Wakeups, "notify", lambda _, actor: notified.append(actor))
+    monkeypatch.setattr(ActorWakeups, "notify", lambda _, actor: notified.append(actor))
     with served(settings) as web:
         runner = web.client.register()
         eventually(lambda: Actor.CALLBACKS in notified)

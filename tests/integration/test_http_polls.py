@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from runtime.postgres import transaction
+from runtime.pubsub import publish_assignments
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import publish_assignments
 from testkit.waiting import eventually
 from tests.support.dispatch_pass import dispatch_waiting
 from tests.support.web import WebClient, WebInThread, served

@@ -14,9 +14,9 @@ from models.core.callers import ADMIN
 from models.runners.leave import Left
 from models.runners.register import Registered
 from models.runs.stop import Stopped, StopSession, stop_sessions
-from runtime import subscriptions
+from runtime import pubsub
 from runtime.names import recheck_channel
-from runtime.subscriptions import recheck_messages
+from runtime.pubsub import recheck_messages
 from tests.support.db_verbs import DbVerbs, poll_request, told
 from tests.support.parking import CLAIM, FIND_NOTHING, LOOK, PARK, Step, orders
 
@@ -52,7 +52,7 @@ def is_told(db: DbVerbs, order: tuple[Step, ...]) -> bool:
 
 def test_message_names_bounded_number_of_runners(monkeypatch: pytest.MonkeyPatch) -> None:
     """Name the others in further messages."""
-    monkeypatch.setattr(subscriptions, "RUNNERS_A_MESSAGE", 2)
+    monkeypatch.setattr(pubsub, "RUNNERS_A_MESSAGE", 2)
     messages = recheck_messages({"web-1": ["a", "b", "c"], "web-2": ["d"]})
     assert [(channel, orjson.loads(payload)) for channel, payload in messages] == [
         (recheck_channel("web-1"), ["a", "b"]),

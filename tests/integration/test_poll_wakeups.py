@@ -22,9 +22,9 @@ from models.core.callers import ADMIN
 from models.runs.stop import OpenStop, StopSession, open_stops
 from models.runs.superseded import end_former_processes
 from runtime.names import recheck_channel
+from runtime.pubsub import publish_rechecks
 from runtime.redis_client import sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import publish_rechecks
 from testkit.waiting import eventually
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold

@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 
 from runtime.names import assignments_channel
+from runtime.pubsub import FIRST_BACKOFF, MessageHandlers, Subscription, publish_assignments, publish_head
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
-from runtime.subscriptions import FIRST_BACKOFF, MessageHandlers, Subscription, publish_assignments, publish_head
 from testkit.ports import own_port
 from testkit.servers import OwnRedis
 from testkit.waiting import eventually_async
@@ -136,8 +136,8 @@ async def test_subscription_survives_killed_redis(own_redis: OwnRedis) -> None:
 
 async def test_frozen_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice missing answers to pings; a later confirmation reports that messages may be missing."""
-    monkeypatch.setattr("runtime.subscriptions.QUIET", 0.2)
-    monkeypatch.setattr("runtime.subscriptions.PATIENCE", 0.3)
+    monkeypatch.setattr("runtime.pubsub.QUIET", 0.2)
+    monkeypatch.setattr("runtime.pubsub.PATIENCE", 0.3)
     async with opened(own_redis.url) as heard:
         await eventually_async(lambda: heard.confirmed(1))
         client = sync_client(own_redis.url)
@@ -150,7 +150,7 @@ async def test_frozen_redis_is_given_up(own_redis: OwnRedis, monkeypatch: pytest
 
 async def test_quiet_subscription_is_kept(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Report nothing while pings are answered."""
-    monkeypatch.setattr("runtime.subscriptions.QUIET", 0.02)
+    monkeypatch.setattr("runtime.pubsub.QUIET", 0.02)
     client = sync_client(redis_url)
     async with opened(redis_url) as heard:
         await eventually_async(lambda: heard.confirmed(1))

@@ -13,7 +13,7 @@ from redis import Redis
 from runtime.names import QUEUE_OF, Actor, hint_key, queue_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
-from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, Wakeups, WakeupSender
+from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, ActorWakeups, ActorWakeupSender
 from testkit.ports import own_port
 from testkit.servers import OwnRedis, redis_client
 from testkit.waiting import eventually_async
@@ -41,8 +41,8 @@ def settings_of(url: str) -> Settings:
 
 
 @asynccontextmanager
-async def started(url: str) -> AsyncIterator[Wakeups]:
-    wakeups = Wakeups(settings_of(url))
+async def started(url: str) -> AsyncIterator[ActorWakeups]:
+    wakeups = ActorWakeups(settings_of(url))
     await wakeups.start()
     try:
         yield wakeups
@@ -53,7 +53,7 @@ async def started(url: str) -> AsyncIterator[Wakeups]:
 @pytest.mark.parametrize("actor", Actor)
 def test_wakeup_becomes_message_for_actor_of_that_name(client: Redis, actor: Actor) -> None:
     """Enqueue by name and without arguments: the sender imports no actor."""
-    assert WakeupSender(client).send(actor)
+    assert ActorWakeupSender(client).send(actor)
 
     (message,) = waiting(client, actor)
     assert (message.queue_name, message.args, message.kwargs) == (QUEUE_OF[actor], (), {})
@@ -66,7 +66,7 @@ def fetch(client: Redis, actor: Actor) -> None:
 
 def test_one_round_trip_wakes_several_actors(client: Redis) -> None:
     """Send both wake-ups of a commit with work and events together, without those still waiting."""
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     wakeups.send(Actor.DISPATCH)
 
     assert wakeups.send(Actor.DISPATCH, Actor.BROADCAST, Actor.CALLBACKS) == {Actor.BROADCAST, Actor.CALLBACKS}
@@ -75,7 +75,7 @@ def test_one_round_trip_wakes_several_actors(client: Redis) -> None:
 
 def test_wakeups_add_nothing_while_one_waits(client: Redis) -> None:
     """Coalesce many submissions into one pass, which has not read anything yet."""
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
 
     assert not any(wakeups.notify(Actor.DISPATCH) for _ in range(20))
@@ -87,7 +87,7 @@ def test_wakeup_after_fetch_is_enqueued(client: Redis) -> None:
 
     Another actor's message in the queue changes nothing.
     """
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
     assert wakeups.send(Actor.CALLBACKS)
 
@@ -99,13 +99,13 @@ def test_wakeup_after_fetch_is_enqueued(client: Redis) -> None:
 
 def test_unfetched_message_suppresses_wakeups_for_limited_time(client: Redis) -> None:
     """Enqueue a younger message within a minute, since workers drop older ones."""
-    assert WakeupSender(client).send(Actor.DISPATCH)
+    assert ActorWakeupSender(client).send(Actor.DISPATCH)
 
     assert 0 < client.ttl(hint_key(Actor.DISPATCH)) <= HINT_SECONDS < MAX_AGE_MILLISECONDS / 1000
 
 
 def test_wakeups_work_after_redis_lost_everything_and_its_script(client: Redis) -> None:
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     assert wakeups.send(Actor.DISPATCH)
     client.flushdb()
     client.script_flush()
@@ -115,7 +115,7 @@ def test_wakeups_work_after_redis_lost_everything_and_its_script(client: Redis) 
 
 def test_wakeups_do_not_pile_up_without_workers(client: Redis) -> None:
     """Allow hours of submissions before a worker starts."""
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     for _ in range(MAX_WAITING_HINTS + 20):
         client.delete(hint_key(Actor.DISPATCH))
         wakeups.notify(Actor.DISPATCH)
@@ -125,7 +125,7 @@ def test_wakeups_do_not_pile_up_without_workers(client: Redis) -> None:
 
 def test_wakeup_from_thread_never_raises_and_pauses_after_failure() -> None:
     """Skip Redis for a while, so that a worker does not pay the timeout each time."""
-    wakeups = WakeupSender(sync_client(f"redis://127.0.0.1:{own_port()}/0"))
+    wakeups = ActorWakeupSender(sync_client(f"redis://127.0.0.1:{own_port()}/0"))
 
     assert not wakeups.notify(Actor.DISPATCH)
     assert not wakeups.notify(Actor.DISPATCH)
@@ -157,7 +157,7 @@ async def test_wakeup_of_web_neither_waits_nor_fails_without_redis() -> None:
         assert not wakeups._task.done()
 
 
-async def _taken(wakeups: Wakeups) -> bool:
+async def _taken(wakeups: ActorWakeups) -> bool:
     return not wakeups._marked
 
 

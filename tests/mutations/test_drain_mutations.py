@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.lifecycle.drain import Drain
-from app.polls.parked import Polls
+from app.polls.held import Polls
 from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
 from testkit.feed_follower import Message, open_stream

@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from app.polls.parked import Polls
+from app.polls.held import Polls
 from app.polls.poll import Poll
 from app.polls.recheck import Recheck
 from app.writes import attempts

@@ -13,7 +13,7 @@ from dramatiq import Message, Worker
 from redis import Redis
 
 from runtime.names import Actor, hint_key, queue_key, wakeup_key
-from runtime.wakeups import WakeupSender
+from runtime.wakeups import ActorWakeupSender
 from testkit.servers import OwnRedis, redis_client
 from testkit.waiting import eventually
 from tests.support.redis_faults import blocked_clients, frozen
@@ -126,7 +126,7 @@ def test_message_of_worker_that_died_on_wakeup_is_found_by_another(redis_url: st
 
 def test_wakeup_list_is_no_longer_than_its_queue(client: Redis) -> None:
     """Send wake-ups without any worker."""
-    wakeups = WakeupSender(client)
+    wakeups = ActorWakeupSender(client)
     for _ in range(3):
         wakeups.send(Actor.DISPATCH, Actor.CALLBACKS)
         client.delete(hint_key(Actor.DISPATCH))

@@ -42,14 +42,14 @@ def configured(**settings: Any) -> StringIO:
 
 def test_json_line_has_event_keys_level_time_and_process() -> None:
     stream = configured(log_format="json")
-    log("app.polls.parked").info("claimed", run_id="run_1")
+    log("app.polls.held").info("claimed", run_id="run_1")
     (line,) = lines(stream)
     assert line.pop("timestamp").endswith("Z")
     expected = {
         "event": "claimed",
         "run_id": "run_1",
         "level": "info",
-        "logger": "app.polls.parked",
+        "logger": "app.polls.held",
         "process": "web-1",
     }
     assert line == expected

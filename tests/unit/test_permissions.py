@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.auth.outages import _POLICIES
-from app.auth.permissions import ADMINS_ONLY, PERMISSIONS, Permission, access_table, endpoints
+from app.auth.outages import _POLICIES, OutagePolicy
+from app.auth.permissions import ADMINS_ONLY, PERMISSIONS, Counted, Permission, access_table, endpoints
 from app.endpoint import Endpoint
 from app.main import create_app
 from models.core.callers import Role
@@ -59,3 +59,12 @@ def test_every_write_route_names_its_limit_and_no_read_does() -> None:
 
 def test_outage_policies_are_of_known_endpoints() -> None:
     assert set(_POLICIES) <= set(PERMISSIONS)
+
+
+def test_every_call_of_a_registered_runner_names_its_outage_policy() -> None:
+    """Fail for a new call that would get 503 after 5 s: a runner sends reports once. It repeats its registration."""
+    calls = {name for name in PERMISSIONS if " /runner/" in name} - {"POST /runner/register"}
+    reports = {name for name, permission in PERMISSIONS.items() if permission.counted is Counted.REPORTS}
+    assert calls == {"GET /runner/runs"} | reports
+    assert _POLICIES["GET /runner/runs"] is OutagePolicy.POLL
+    assert {_POLICIES.get(name) for name in reports} == {OutagePolicy.HELD}

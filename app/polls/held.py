@@ -23,7 +23,7 @@ from models.state.runs import Run
 from runtime import metrics
 
 # Past its deadline a poll waits this much longer for a call in progress, then ends without it.
-LATE_SECONDS: Final = 2.0
+CALL_GRACE_SECONDS: Final = 2.0
 
 
 class Polls:
@@ -117,7 +117,7 @@ class Polls:
     async def _call(self, poll: Poll, call: Coroutine[Any, Any, PollAnswer | CoordinatorError]) -> None:
         """Make one call to the database; do not wait for its end when the client has gone, or it comes too late."""
         poll.call = task = asyncio.create_task(call)
-        patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + LATE_SECONDS
+        patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + CALL_GRACE_SECONDS
         either: set[asyncio.Future[Any]] = {task, poll.client.gone}
         await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -129,7 +129,7 @@ class Polls:
     async def _wait(self, poll: Poll) -> None:
         """Sleep until there is something to do, or the time is up."""
         overdue = poll.state is PollState.OVERDUE
-        end = poll.ends_at + (LATE_SECONDS if overdue else 0.0)
+        end = poll.ends_at + (CALL_GRACE_SECONDS if overdue else 0.0)
         if asyncio.get_running_loop().time() >= end:
             poll.handle(PollEvent.LATE if overdue else PollEvent.TIME_UP)
             return
@@ -158,7 +158,7 @@ class Polls:
         if len(siblings) > self._max_per_runner:
             oldest = siblings.pop(next(iter(siblings)))
             oldest.end_by(asyncio.get_running_loop().time())
-        metrics.POLLS_PARKED.set(len(self._polls))
+        metrics.POLLS_HELD.set(len(self._polls))
 
     def _dismiss(self, poll: Poll) -> None:
         del self._polls[poll.ask.poll_id]
@@ -173,7 +173,7 @@ class Polls:
             siblings.pop(poll.ask.poll_id, None)
             if not siblings:
                 del self._of_runner[runner_subject]
-        metrics.POLLS_PARKED.set(len(self._polls))
+        metrics.POLLS_HELD.set(len(self._polls))
 
     def _spread_ends(self) -> None:
         now = asyncio.get_running_loop().time()
