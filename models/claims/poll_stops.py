@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from models.claims.claim import Ask
-from models.claims.polls import STOP_RESEND_SECONDS, PollAnswer
+from models.claims.polls import STOP_DUE, STOP_RESEND_SECONDS, PollAnswer
+from models.schema.sql import sql
 
 # Skip a row that a dispatcher has locked or deleted: its poll is being given a run, and a later poll gets the stop.
 # Each stop goes to one poll; two instances that look at the same time find different ones, or none.
-_ANSWER = text("""
+_ANSWER = sql(
+    """
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
             AS a(poll_id, runner_id, registration)
@@ -26,7 +28,7 @@ _ANSWER = text("""
     ), due AS MATERIALIZED (
         SELECT c.stop_id FROM stop_commands c
         WHERE c.runner_id = ANY(ARRAY(SELECT runner_id FROM chosen))
-          AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))
+          AND $stop_due
         ORDER BY c.stop_id FOR UPDATE SKIP LOCKED
     ), sent AS (
         UPDATE stop_commands c SET sent_at = clock_timestamp() FROM due
@@ -37,7 +39,9 @@ _ANSWER = text("""
             SELECT poll_id FROM chosen WHERE runner_id IN (SELECT runner_id FROM sent)))
     )
     SELECT chosen.poll_id, sent.session_id FROM sent JOIN chosen USING (runner_id) ORDER BY sent.stop_id
-""")
+    """,
+    stop_due=STOP_DUE,
+)
 
 
 def answer_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:

@@ -18,6 +18,11 @@ from models.state.runs import Run
 from models.state.visibility import acts_for
 
 STOP_RESEND_SECONDS = 10
+# Condition on a stop ``c``: not sent yet, or so long ago that its answer may have been lost.
+STOP_DUE: Final = "(c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))"
+
+# Renew a runner at its poll when its last sign of life is older than this.
+QUIET_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +96,9 @@ _LOOK = sql(
             OR now() - make_interval(secs => :forget) > n.last_seen
                 AND n.last_seen < (SELECT silent_before(CAST(:forget AS float))) AS gone,
         n.leave_requested_at IS NOT NULL AS to_leave, n.registered_at,
-        n.lost_at IS NOT NULL OR n.last_seen < now() - interval '30 seconds' AS quiet,
+        n.lost_at IS NOT NULL OR n.last_seen < now() - interval '$quiet seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
-            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1) IS TRUE AS stop_due,
+            AND $stop_due LIMIT 1) IS TRUE AS stop_due,
         (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1) IS TRUE
             AS assigned,
         (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
@@ -102,6 +107,8 @@ _LOOK = sql(
     JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
     """,
     offer=OFFER_COLUMNS_OF_N,
+    stop_due=STOP_DUE,
+    quiet=str(QUIET_SECONDS),
 )
 
 # Renew a quiet runner before it claims: else expiry takes the runs of a lost one. A locked row is renewed later.
@@ -112,15 +119,17 @@ _RENEW_QUIET = text("""
         ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED)
 """)
 
-_SEND_STOPS = text("""
-    UPDATE stop_commands c SET sent_at = clock_timestamp()
-    FROM (SELECT stop_id FROM stop_commands
-          WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
-            AND (sent_at IS NULL OR sent_at < now() - make_interval(secs => :again))
-          ORDER BY stop_id FOR UPDATE SKIP LOCKED) due
-    WHERE c.stop_id = due.stop_id
-    RETURNING c.runner_id, c.session_id, c.stop_id
-""")
+_SEND_STOPS = sql(
+    """
+    UPDATE stop_commands s SET sent_at = clock_timestamp()
+    FROM (SELECT c.stop_id FROM stop_commands c
+          WHERE c.runner_id = ANY(CAST(:runner_ids AS text[])) AND $stop_due
+          ORDER BY c.stop_id FOR UPDATE SKIP LOCKED) due
+    WHERE s.stop_id = due.stop_id
+    RETURNING s.runner_id, s.session_id, s.stop_id
+    """,
+    stop_due=STOP_DUE,
+)
 
 _SEND_LEAVE = text("""
     UPDATE runners SET leave_told_at = clock_timestamp()
@@ -154,15 +163,15 @@ _CHANGED = """
     LEFT JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
     WHERE renewed.poll_id IS NULL OR n.runner_id IS NULL OR n.registration IS DISTINCT FROM a.registration
         OR n.left_at IS NOT NULL OR n.leave_requested_at IS NOT NULL OR n.lost_at IS NOT NULL
-        OR n.last_seen < now() - interval '30 seconds'
+        OR n.last_seen < now() - interval '$quiet seconds'
         OR now() - make_interval(secs => :forget) > n.last_seen
             AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
-            AND (c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again)) LIMIT 1)
+            AND $stop_due LIMIT 1)
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1)
 """
 _RENEWED_OR_CHANGED = _RENEW + _CHANGED
-_FIND_CHANGED = sql(_RENEWED_OR_CHANGED)
+_FIND_CHANGED = sql(_RENEWED_OR_CHANGED, stop_due=STOP_DUE, quiet=str(QUIET_SECONDS))
 
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:

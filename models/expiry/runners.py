@@ -105,9 +105,15 @@ def _end_of(current: Pass, number: int, runner: LockedRunner | None) -> Ended | 
     return None
 
 
-_UNHELD = sql("""
-    SELECT r.run_id FROM runs r WHERE r.status = $RUNNING AND r.unheld_beats >= 2 ORDER BY r.run_id LIMIT :most
-""")
+# A literal, not a parameter: the planner must prove the condition of the index ix_runs_unheld.
+_UNHELD = sql(
+    """
+    SELECT r.run_id FROM runs r
+    WHERE r.status = $RUNNING AND r.unheld_beats >= $max_missed_heartbeats
+    ORDER BY r.run_id LIMIT :most
+    """,
+    max_missed_heartbeats=str(MAX_MISSED_HEARTBEATS),
+)
 
 
 def take_unheld(current: Pass) -> StepResult:

@@ -110,15 +110,18 @@ def ready_runs(current: Pass) -> StepResult:
 
 _READY = text("SELECT count(*) FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[])) AND ready")
 
-# Release at once a claim that two heartbeats did not name: it never arrived, whatever outages there were.
-_SPENT_CLAIMS = sql("""
+# Release at once a claim that too many heartbeats in a row did not name: it never arrived, whatever outages there were.
+_SPENT_CLAIMS = sql(
+    """
     SELECT r.run_id FROM runs r
     WHERE r.status = $CLAIMED AND r.claim_deadline_at <= CAST(:now AS timestamptz)
-      AND (r.unheld_beats >= 2
+      AND (r.unheld_beats >= $max_missed_heartbeats
            OR r.claim_deadline_at <= CASE WHEN r.delivered_at IS NULL THEN CAST(:delivery_due AS timestamptz)
               ELSE CAST(:start_due AS timestamptz) END)
     ORDER BY r.claim_deadline_at LIMIT :most
-""")
+    """,
+    max_missed_heartbeats=str(MAX_MISSED_HEARTBEATS),
+)
 
 # Release undelivered claims of a stale runner without waiting for the claim deadline.
 _STALE_CLAIMS = sql("""

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.sql import sql
+from models.state.endings import MAX_MISSED_HEARTBEATS
 from models.state.visibility import acts_for
 
 # Count two heartbeats only if they are so far apart: one repeated after a lost answer counts once.
@@ -87,11 +88,12 @@ _TOUCH = text("""
 """)
 
 
-# Count in unheld_beats how many counted heartbeats in a row did not name the run; expiry takes it away at two. A
-# delivered claim is counted only while a later poll of its registration is parked: until then the answer may be on its
-# way. At two its deadline has come. Returns named runs that are not in hand. One snapshot for runners and runs: a
-# registration renumbers both in one transaction.
-_HOLDING = sql("""
+# Count in unheld_beats how many counted heartbeats in a row did not name the run; expiry takes it away at
+# MAX_MISSED_HEARTBEATS. A delivered claim is counted only while a later poll of its registration is parked: until then
+# the answer may be on its way. At that number its deadline has come. Returns named runs that are not in hand. One
+# snapshot for runners and runs: a registration renumbers both in one transaction.
+_HOLDING = sql(
+    """
     WITH named AS (
         SELECT h.runner_id, h.run_id, n.registration
         FROM unnest(CAST(:holders AS text[]), CAST(:named AS text[])) AS h(runner_id, run_id)
@@ -101,7 +103,7 @@ _HOLDING = sql("""
         FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
         WHERE r.status IN $OWNED AND r.runner_id = ANY(CAST(:beating AS text[]))
           AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
-                   ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < 2
+                   ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < $max_missed_heartbeats
                        AND CASE WHEN r.status = $RUNNING THEN r.started_at < now() - make_interval(secs => :started)
                            ELSE r.delivered_at IS NOT NULL AND EXISTS (
                                SELECT FROM waiting_polls w WHERE w.runner_id = r.runner_id
@@ -112,7 +114,7 @@ _HOLDING = sql("""
         SET unheld_beats = CASE WHEN held.is_named THEN 0 ELSE r.unheld_beats + 1 END,
             claim_deadline_at = CASE WHEN r.status <> $CLAIMED THEN r.claim_deadline_at
                 WHEN held.is_named THEN clock_timestamp() + make_interval(secs => :start_timeout)
-                WHEN r.unheld_beats >= 1 THEN least(r.claim_deadline_at, clock_timestamp())
+                WHEN r.unheld_beats + 1 >= $max_missed_heartbeats THEN least(r.claim_deadline_at, clock_timestamp())
                 ELSE r.claim_deadline_at END
         FROM held
         WHERE r.run_id = held.run_id AND r.status = held.status AND r.claim_token = held.claim_token
@@ -122,7 +124,9 @@ _HOLDING = sql("""
         AND r.runner_id = named.runner_id AND r.registration = named.registration
         AND r.status IN $IN_HAND
     WHERE r.run_id IS NULL
-""")
+    """,
+    max_missed_heartbeats=str(MAX_MISSED_HEARTBEATS),
+)
 
 
 _OWNERS = text("SELECT runner_id, owner FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))")

@@ -13,6 +13,7 @@ from models.state.transitions import Move
 
 MAX_FAILED_DELIVERIES = 10
 # Take a delivered claim as never received after so many heartbeats in a row without it, after a later poll.
+# A change needs a revision: the condition of the index ix_runs_unheld repeats the number.
 MAX_MISSED_HEARTBEATS = 2
 NEVER_STARTED = f"Claimed {MAX_FAILED_DELIVERIES} times, never started"
 
