@@ -16,7 +16,7 @@ from models.runs.submission import LockedState, NewRun, Plan, Submitted, changes
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
-from models.state.events_outbox import EventRow, encode, record_events, session_updated
+from models.state.events_outbox import record_events, run_created, session_updated
 from models.state.locks import lock_sessions, read_sessions_unlocked
 from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
@@ -192,21 +192,8 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], cr
         if plan.item.own_session in created
     ]
     rows += sessions_updated(update_session_status(conn, [SessionChange(plan.item.own_session) for plan in resumed]))
-    rows += [_run_created(plan) for plan in written]
+    rows += [run_created(plan.item.run_id, plan.item.own_session, plan.owner) for plan in written]
     record_events(conn, rows)
-
-
-def _run_created(plan: Plan) -> EventRow:
-    item = plan.item
-    shown = {
-        "run_id": item.run_id,
-        "session_id": item.own_session,
-        "status": "pending",
-        "runner_id": None,
-        "attempt": 0,
-        "error": None,
-    }
-    return EventRow("run_updated", item.own_session, encode({"run": shown}), plan.owner, item.run_id)
 
 
 def _begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Session]:

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection
 
 from models.core.ids import uuid7
+from models.core.statuses import RunStatus
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import events
@@ -78,16 +79,46 @@ EVENT_FIELDS = (
 )
 
 
+def run_created(run_id: str, session_id: str, owner: str | None) -> EventRow:
+    return _run_event(run_id, session_id, owner, status=RunStatus.PENDING.value, runner_id=None, attempt=0, error=None)
+
+
 def run_updated(run: LockedRun | Run) -> EventRow:
+    return _run_event(
+        run.run_id,
+        run.session_id,
+        run.owner,
+        status=run.status,
+        runner_id=run.runner_id,
+        attempt=run.attempt,
+        error=run.error,
+    )
+
+
+def _run_event(
+    run_id: str,
+    session_id: str,
+    owner: str | None,
+    *,
+    status: str,
+    runner_id: str | None,
+    attempt: int,
+    error: str | None,
+) -> EventRow:
     shown = {
-        "run_id": run.run_id,
-        "session_id": run.session_id,
-        "status": run.status,
-        "runner_id": run.runner_id,
-        "attempt": run.attempt,
-        "error": run.error,
+        "run_id": run_id,
+        "session_id": session_id,
+        "status": status,
+        "runner_id": runner_id,
+        "attempt": attempt,
+        "error": error,
     }
-    return EventRow("run_updated", run.session_id, encode({"run": shown}), run.owner, run.run_id)
+    return EventRow("run_updated", session_id, encode({"run": shown}), owner, run_id)
+
+
+def run_failed(run: LockedRun) -> EventRow:
+    failure = {"run_id": run.run_id, "session_id": run.session_id, "error": run.error}
+    return EventRow("run_failed", run.session_id, encode(failure), run.owner, run.run_id)
 
 
 def session_updated(session: Session, kind: str = "session_updated") -> EventRow:

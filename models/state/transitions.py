@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from models.schema.sql import sql
 from models.state.child_results import store_child_results
-from models.state.events_outbox import EventRow, encode, record_events, run_updated, session_event, session_updated
+from models.state.events_outbox import EventRow, record_events, run_failed, run_updated, session_event, session_updated
 from models.state.locked_rows import LOCKED_RUN_COLUMNS_OF_R, LockedRun, runs_by_id
 from models.state.session_status import SessionChange, SessionUpdate, update_session_status
 
@@ -158,6 +158,5 @@ def _record_moves(
         if move.to is RunStatus.COMPLETED:
             rows.append(session_event(run, "run_completed", run.completed_at, exit_code=0, reason="completed"))
         if move.to is RunStatus.FAILED:
-            failure = {"run_id": run.run_id, "session_id": run.session_id, "error": run.error}
-            rows.append(EventRow("run_failed", run.session_id, encode(failure), run.owner, run.run_id))
+            rows.append(run_failed(run))
     record_events(conn, rows)
