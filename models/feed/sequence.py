@@ -23,7 +23,7 @@ _LOOK = text("""
 """)
 
 
-_LOWER_FLOOR = text("""
+_LOWER_WATERMARK = text("""
     UPDATE feed_head
     SET numbered_below = least(numbered_below, late.id - 1), next_floor = least(next_floor, late.id - 1)
     FROM (SELECT min(id) AS id FROM events WHERE feed_pos IS NULL) late WHERE late.id <= feed_head.numbered_below
@@ -35,7 +35,7 @@ def lower_numbering_watermark(conn: Connection) -> bool:
 
     The next pass numbers the event. Needed so rarely that a look now and then is enough.
     """
-    return conn.execute(_LOWER_FLOOR).rowcount > 0
+    return conn.execute(_LOWER_WATERMARK).rowcount > 0
 
 
 def read_head(conn: Connection) -> FeedHead:

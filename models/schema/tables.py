@@ -131,6 +131,7 @@ runs = Table(
     Column("claimed_by", Text),
     Column("claimed_by_registration", BigInteger),
     Column("former_holders", ARRAY(Text)),
+    # Read as ``excluded_registrations``, ``failed_deliveries`` and ``missed_heartbeats``.
     Column("not_for", ARRAY(BigInteger)),
     Column("fruitless_claims", SmallInteger, nullable=False, server_default="0"),
     Column("unheld_beats", SmallInteger, nullable=False, server_default="0"),
@@ -281,9 +282,12 @@ feed_head = Table(
     metadata,
     Column("only_row", Boolean, primary_key=True, server_default="true"),
     Column("last_pos", BigInteger, nullable=False, server_default="0"),
+    # Position up to which retention has dropped events: older cursors are expired.
     Column("floor", BigInteger, nullable=False, server_default="0"),
+    # Watermark of numbering: the search for unnumbered events begins behind this id.
     Column("numbered_below", BigInteger, nullable=False, server_default="0"),
     Column("epoch", Text, nullable=False),
+    # Id to which the watermark of numbering is raised next, and the moment of its last move.
     Column("next_floor", BigInteger, nullable=False, server_default="0"),
     moment("floors_moved_at", default=True),
     CheckConstraint("only_row", name="only_row"),
