@@ -29,7 +29,7 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
     )
 
 
-def give_back_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> ReleaseRun:
+def release_of(body: Mapping[str, Any], run_id: str, runner_id: str, at: Loc, caller: Caller = ADMIN) -> ReleaseRun:
     """Return the release of a body. Raises Invalid without the claim's token, since it could hit another claim."""
     token = _text(body.get("claim_token"))
     if token is None:
@@ -45,7 +45,7 @@ def report_of_list(body: Any, runner_id: str, at: Loc, caller: Caller = ADMIN) -
         raise Invalid([Fault("string_type", (*at, "run_id"), "Should be text")])
     outcome = body.get("outcome")
     if outcome == RELEASED:
-        return give_back_of(body, run_id, runner_id, at, caller)
+        return release_of(body, run_id, runner_id, at, caller)
     if outcome not in tuple(Outcome):
         known = ", ".join((*Outcome, RELEASED))
         raise Invalid([Fault("literal_error", (*at, "outcome"), f"Should be one of {known}")])

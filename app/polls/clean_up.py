@@ -60,7 +60,9 @@ class CleanUps:
     async def _release(self, runs: Iterable[Run]) -> None:
         for run in runs:
             claim = Claim(run.run_id, run.claim_token or "")
-            await retry_until(functools.partial(self._verbs.release.one, claim), CLEAN_UP_SECONDS, self._drain.over)
+            await retry_until(
+                functools.partial(self._verbs.release_claims.one, claim), CLEAN_UP_SECONDS, self._drain.over
+            )
 
     async def _take_back(self, runner_id: str, answer: PollAnswer) -> None:
         item = Undelivered(runner_id, tuple(answer.stop_sessions), answer.deregistered)

@@ -15,7 +15,7 @@ from app.http.lenient import encode, lenient_object, parse_object
 from app.http.problems import BadRequest, VerbRefused, accepted, item_problem
 from app.http.query import POLL_WAIT, Text, Whole
 from app.http.serializers import OK, Json, claimed_run_json
-from app.inputs.reports import give_back_of, report_of, report_of_list, runner_id_of
+from app.inputs.reports import release_of, report_of, report_of_list, runner_id_of
 from app.lifecycle.hangup import hang_up
 from app.openapi.document import body, query
 from app.openapi.responses import (
@@ -197,7 +197,7 @@ async def report_runs(request: Request, web: Web, caller: Caller) -> Response:
     web.heartbeats.seen([(runner_id, caller.subject)])
     results: list[dict[str, Any]] = [{} for _ in items]
     reported: dict[int, Report] = {}
-    given_back: dict[int, ReleaseRun] = {}
+    releases: dict[int, ReleaseRun] = {}
     for place, item in enumerate(items):
         try:
             report = report_of_list(item, runner_id, ("body", "reports", place), caller)
@@ -205,18 +205,18 @@ async def report_runs(request: Request, web: Web, caller: Caller) -> Response:
             results[place] = item_problem(refused)
             continue
         if isinstance(report, ReleaseRun):
-            given_back[place] = report
+            releases[place] = report
         else:
             reported[place] = report
     outcomes = await web.retry_until(lambda: _all_reported(web, list(reported.values())))
     # Releases go last, whatever their places: no report of a run may follow its release.
-    outcomes += [await web.retry_until(partial(web.verbs.give_back.one, release)) for release in given_back.values()]
-    for place, outcome in zip((*reported, *given_back), outcomes, strict=True):
+    outcomes += [await web.retry_until(partial(web.verbs.release_runs.one, release)) for release in releases.values()]
+    for place, outcome in zip((*reported, *releases), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
             raise VerbRefused(outcome)
         results[place] = item_problem(outcome) if isinstance(outcome, CoordinatorError | Unavailable) else {"code": 200}
     web.run_waiters.hint(report.run_id for report in reported.values())
-    web.run_waiters.hint(release.run_id for release in given_back.values())
+    web.run_waiters.hint(release.run_id for release in releases.values())
     return Json({"results": results})
 
 
@@ -273,9 +273,9 @@ async def report_stopped(run_id: str, request: Request, web: Web, caller: Caller
 async def release_run(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Release a run that its runner cannot carry out. No attempt is counted; after ten in a row the run fails."""
     given = await lenient_object(request, web.parser, web.settings.body_bytes)
-    item = give_back_of(given, run_id, runner_id_of(given), ("body",), caller)
+    item = release_of(given, run_id, runner_id_of(given), ("body",), caller)
     web.heartbeats.seen([(item.runner_id, item.subject)])
-    accepted(await web.retry_until(lambda: web.verbs.give_back.one(item)))
+    accepted(await web.retry_until(lambda: web.verbs.release_runs.one(item)))
     web.run_waiters.hint([item.run_id])
     return Json(OK)
 

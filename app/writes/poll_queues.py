@@ -18,5 +18,5 @@ class PollVerbs:
     recheck: GroupCommit[Ask, PollAnswer]
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]
-    release: GroupCommit[Claim, bool]
+    release_claims: GroupCommit[Claim, bool]
     mark_undelivered: GroupCommit[Undelivered, Undelivered]

@@ -66,7 +66,7 @@ class Verbs:
         self.submit_bulk = self._queue(submit, work, linger=None)
         self.report = self._report_queue(report)
         self.report_bulk = self._report_queue(report, linger=None)
-        self.give_back = self._queue(partial(release_runs, limits=limits), ends)
+        self.release_runs = self._queue(partial(release_runs, limits=limits), ends)
         append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
         self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, single_statement=True)
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
@@ -96,7 +96,7 @@ class Verbs:
             recheck=self._claim_queue("recheck", partial(recheck_polls, limits=limits), max_items=ALL_POLLS),
             give_up=self._queue(partial(give_up_polls, limits=limits), (), linger=_linger_longer),
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
-            release=self._queue(release_claims, work),
+            release_claims=self._queue(release_claims, work),
             mark_undelivered=self._queue(mark_undelivered, (), should_notify=self._wake_polls_and_actors),
         )
 
@@ -120,7 +120,7 @@ class Verbs:
         self, source: str, verb: Verb[Ask, PollAnswer], *, max_items: int | None = None, lingers: bool = False
     ) -> GroupCommit[Ask, PollAnswer]:
         """Return a queue of polls that wakes the feed only after a claim, and dispatch only if a matching run was
-        locked or given back.
+        locked or released.
 
         With ``lingers`` flushes are delayed by 25 ms after one that claimed nothing: most of the next polls will park
         then.
@@ -136,7 +136,7 @@ class Verbs:
             found = claimed > 0
             if claimed:
                 metrics.CLAIMS.labels(source).inc(claimed)
-            # A claim that was given back wrote events, too.
+            # A claim that was released wrote events, too.
             return claimed > 0 or any(answer.passed_over for answer in answers)
 
         def linger() -> float:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.http import serializers
 from app.http.lenient import encode
 from app.inputs.events import REQUIRED, new_event
-from app.inputs.reports import give_back_of, report_of, report_of_list, runner_id_of
+from app.inputs.reports import release_of, report_of, report_of_list, runner_id_of
 from app.schemas import events, reports, runners, runs, sessions
 from models.core.callers import ADMIN
 from models.core.statuses import ExecutionMode, Outcome, RunType
@@ -102,7 +102,7 @@ def read_report(body: Noted) -> None:
 
 
 def read_release(body: Noted) -> None:
-    give_back_of(body, "r", runner_id_of(body), ("body",))
+    release_of(body, "r", runner_id_of(body), ("body",))
 
 
 def read_item(body: Noted) -> None:
