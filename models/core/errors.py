@@ -49,7 +49,7 @@ class Unstorable(CoordinatorError):
 
 @dataclass(frozen=True)
 class StaleClaim(CoordinatorError):
-    """The token or runner given is not the run's current owner; nothing was changed."""
+    """The token or runner given is not the run's current holder; nothing was changed."""
 
     run_id: str
     status: str
@@ -57,7 +57,7 @@ class StaleClaim(CoordinatorError):
 
 @dataclass(frozen=True)
 class InvalidTransition(CoordinatorError):
-    """The current owner asks for a move that the transition table does not allow; nothing was changed."""
+    """The current holder asks for a move that the transition table does not allow; nothing was changed."""
 
     run_id: str
     status: str

@@ -73,7 +73,7 @@ TERMINAL: Final = frozenset(status for status, targets in TRANSITIONS.items() if
 UNFINISHED: Final = frozenset(RunStatus) - TERMINAL
 IN_HAND: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING, RunStatus.STOPPING})
 # Statuses that require a claim token, and for which a heartbeat that does not name the run counts.
-OWNED: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING})
+HELD_BY_TOKEN: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING})
 # Statuses behind the claim: `run_deadline_at` holds, and the end resets the count of failed deliveries.
 PAST_CLAIM: Final = frozenset({RunStatus.RUNNING, RunStatus.STOPPING})
 # Statuses in which results of children resume a session.
@@ -81,14 +81,14 @@ FREE: Final = frozenset({SessionStatus.IDLE, SessionStatus.FINISHED})
 # Statuses of sessions without live work, unless a run is pending or a process has not ended yet.
 ENDED: Final = frozenset({SessionStatus.FINISHED, SessionStatus.FAILED, SessionStatus.STOPPED})
 # Statuses that a session shows once nothing unfinished is left (``sessions.last_outcome``).
-OUTCOMES: Final = ENDED | {SessionStatus.IDLE}
+RESTING: Final = ENDED | {SessionStatus.IDLE}
 
 # Names of the groups in SQL (models/schema/sql.py).
 RUN_GROUPS: Final = {
     "TERMINAL": TERMINAL,
     "UNFINISHED": UNFINISHED,
     "IN_HAND": IN_HAND,
-    "OWNED": OWNED,
+    "HELD_BY_TOKEN": HELD_BY_TOKEN,
     "PAST_CLAIM": PAST_CLAIM,
 }
-SESSION_GROUPS: Final = {"FREE": FREE, "ENDED": ENDED, "OUTCOMES": OUTCOMES}
+SESSION_GROUPS: Final = {"FREE": FREE, "ENDED": ENDED, "RESTING": RESTING}

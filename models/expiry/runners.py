@@ -49,14 +49,14 @@ def lose_silent(current: Pass) -> StepResult:
 
 
 # Find runs in hand whose runner is lost, gone, unknown or replaced by another process.
-_OWNERLESS_RUNS = sql("""
+_RUNS_WITHOUT_HOLDER = sql("""
     SELECT r.run_id FROM runs r LEFT JOIN runners n ON n.runner_id = r.runner_id
     WHERE r.status IN $IN_HAND
       AND (n.runner_id IS NULL OR n.lost_at IS NOT NULL OR n.left_at IS NOT NULL OR n.registration <> r.registration)
     LIMIT :most
 """)
 
-_OWNERLESS_SESSIONS = sql("""
+_SESSIONS_WITHOUT_HOLDER = sql("""
     WITH live AS MATERIALIZED (
         SELECT session_id, runner_id, registration FROM sessions WHERE runner_id IS NOT NULL
     )
@@ -70,7 +70,7 @@ _OWNERLESS_SESSIONS = sql("""
 
 
 def take_from_lost(current: Pass) -> StepResult:
-    run_ids, session_ids = current.find(_OWNERLESS_RUNS), current.find(_OWNERLESS_SESSIONS)
+    run_ids, session_ids = current.find(_RUNS_WITHOUT_HOLDER), current.find(_SESSIONS_WITHOUT_HOLDER)
     if not run_ids and not session_ids:
         return StepResult({})
     locked = try_lock_runs(current.conn, run_ids, session_ids)

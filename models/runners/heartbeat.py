@@ -101,7 +101,7 @@ _HOLDING = sql(
     ), held AS MATERIALIZED (
         SELECT r.run_id, r.status, r.claim_token, named.run_id IS NOT NULL AS is_named
         FROM runs r LEFT JOIN named ON named.runner_id = r.runner_id AND named.run_id = r.run_id
-        WHERE r.status IN $OWNED AND r.runner_id = ANY(CAST(:beating AS text[]))
+        WHERE r.status IN $HELD_BY_TOKEN AND r.runner_id = ANY(CAST(:beating AS text[]))
           AND CASE WHEN named.run_id IS NOT NULL THEN r.unheld_beats > 0
                    ELSE r.runner_id = ANY(CAST(:counted AS text[])) AND r.unheld_beats < $max_missed_heartbeats
                        AND CASE WHEN r.status = $RUNNING THEN r.started_at < now() - make_interval(secs => :started)

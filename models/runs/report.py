@@ -255,7 +255,7 @@ def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
 
 
 def _former_end(run: LockedRun, report: Report) -> Decision:
-    """Answer a runner that is not the current owner: its claim may have ended with a report that sent the run back."""
+    """Answer a runner that is not the current holder: its claim may have ended with a report that sent the run back."""
     if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
         return StaleClaim(run.run_id, run.status)
     if run.last_ended_outcome not in tuple(Outcome):

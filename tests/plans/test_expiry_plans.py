@@ -82,7 +82,7 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: DbVerbs, way:
         (runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
         (runs, "_TIMED_OUT", "ix_runs_run_deadline"),
         (runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),
-        (runners, "_OWNERLESS_SESSIONS", "ix_sessions_live"),
+        (runners, "_SESSIONS_WITHOUT_HOLDER", "ix_sessions_live"),
         (runners, "_UNHELD", "ix_runs_unheld"),
     ],
     ids=lambda value: getattr(value, "__name__", value),

@@ -24,8 +24,8 @@ LITERAL = re.compile(rf"'({'|'.join({*RunStatus, *SessionStatus})})'")
 
 GROUPS_OF_RUNS = {
     RunStatus.PENDING: {"UNFINISHED"},
-    RunStatus.CLAIMED: {"UNFINISHED", "IN_HAND", "OWNED"},
-    RunStatus.RUNNING: {"UNFINISHED", "IN_HAND", "OWNED", "PAST_CLAIM"},
+    RunStatus.CLAIMED: {"UNFINISHED", "IN_HAND", "HELD_BY_TOKEN"},
+    RunStatus.RUNNING: {"UNFINISHED", "IN_HAND", "HELD_BY_TOKEN", "PAST_CLAIM"},
     RunStatus.STOPPING: {"UNFINISHED", "IN_HAND", "PAST_CLAIM"},
     RunStatus.COMPLETED: {"TERMINAL"},
     RunStatus.FAILED: {"TERMINAL"},
@@ -34,11 +34,11 @@ GROUPS_OF_RUNS = {
 GROUPS_OF_SESSIONS = {
     SessionStatus.PENDING: set(),
     SessionStatus.RUNNING: set(),
-    SessionStatus.IDLE: {"FREE", "OUTCOMES"},
+    SessionStatus.IDLE: {"FREE", "RESTING"},
     SessionStatus.STOPPING: set(),
-    SessionStatus.FINISHED: {"FREE", "ENDED", "OUTCOMES"},
-    SessionStatus.FAILED: {"ENDED", "OUTCOMES"},
-    SessionStatus.STOPPED: {"ENDED", "OUTCOMES"},
+    SessionStatus.FINISHED: {"FREE", "ENDED", "RESTING"},
+    SessionStatus.FAILED: {"ENDED", "RESTING"},
+    SessionStatus.STOPPED: {"ENDED", "RESTING"},
 }
 
 
