@@ -15,7 +15,7 @@ from models.core.callers import Caller
 from models.feed.pages import FeedFilter, read_feed
 from models.feed.sequence import read_head
 from models.runs.lists import SessionFilter, list_sessions
-from models.state.cursors import Cursor, FeedHead, Lost, lost, parse_cursor
+from models.state.cursors import Cursor, FeedHead, ResetReason, parse_cursor, reset_reason
 from models.state.sessions import session_json
 from runtime import metrics
 
@@ -102,7 +102,7 @@ class Stream:
         head = await self._feed.read_patiently(read_head)
         given = self._wanted.cursor
         cursor = None if given is None else parse_cursor(given)
-        reason = lost(cursor, head)
+        reason = reset_reason(cursor, head)
         if given is None and not self._wanted.include_init:
             yield self._start(buffer, head, head.position)
         elif given is None or (cursor is not None and cursor.owed):
@@ -110,7 +110,7 @@ class Stream:
             async for part in self._send_snapshot(buffer, head):
                 yield part
         elif cursor is None or reason is not None:
-            async for part in self._reset(reason or Lost.MALFORMED, buffer, head):
+            async for part in self._reset(reason or ResetReason.MALFORMED, buffer, head):
                 yield part
         else:
             yield self._start(buffer, head, cursor.position)
@@ -120,7 +120,7 @@ class Stream:
         self._join(buffer, head)
         return b"id: %s\n\n" % self._cursor()
 
-    async def _reset(self, reason: Lost, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
+    async def _reset(self, reason: ResetReason, buffer: FeedBuffer, head: FeedHead) -> AsyncGenerator[bytes]:
         """Send `reset`, since history is incomplete, and then a snapshot even if the client asked for none."""
         metrics.RESETS.labels(reason).inc()
         yield b'id: %s\nevent: reset\ndata: {"reason":"%s"}\n\n' % (_owed(head), reason.encode())
@@ -161,7 +161,7 @@ class Stream:
             buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
             page = await self._feed.read_patiently(read_feed, self._position, self.which, limit=most)
-            reason = lost(Cursor(self._epoch, self._position), page.head)
+            reason = reset_reason(Cursor(self._epoch, self._position), page.head)
             if reason is not None:
                 async for part in self._reset(reason, buffer, page.head):
                     yield part

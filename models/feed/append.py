@@ -12,7 +12,7 @@ from models.core.errors import BadCursor, NotFound, StaleClaim
 from models.core.ids import uuid7
 from models.feed.event_counts import STORE_BOUNDED, bounds
 from models.schema.sql import sql
-from models.state.cursors import FeedHead, lost, parse_cursor, write_cursor
+from models.state.cursors import FeedHead, parse_cursor, reset_reason, write_cursor
 from models.state.visibility import find_visible, is_visible, owner_filter
 
 # End a page after so many stored bytes: events may be large, and a page is in memory until a client takes it.
@@ -272,7 +272,7 @@ def list_events(
     head = rows[0]
     if head.session_id is None:
         return NotFound("session", session_id)
-    if after is not None and lost(cursor, FeedHead(head.epoch, head.last_pos, head.floor)) is not None:
+    if after is not None and reset_reason(cursor, FeedHead(head.epoch, head.last_pos, head.floor)) is not None:
         return BadCursor(after)
     found = [
         Event(row.id, None if row.feed_pos is None else write_cursor(head.epoch, row.feed_pos), row.frame, row.run_id)

@@ -10,7 +10,7 @@ MOST_DIGITS: Final = 18
 SNAPSHOT_OWED: Final = "~init"
 
 
-class Lost(StrEnum):
+class ResetReason(StrEnum):
     """Reason why the feed cannot go on from a cursor (PROTOCOL, Feed: the reasons of ``reset``)."""
 
     MALFORMED = "malformed"
@@ -51,19 +51,19 @@ def parse_cursor(cursor: str) -> Cursor | None:
     return Cursor(epoch, int(position), owed=epoch != named)
 
 
-def lost(cursor: Cursor | None, head: "FeedHead") -> Lost | None:
+def reset_reason(cursor: Cursor | None, head: "FeedHead") -> ResetReason | None:
     """Return why the feed cannot go on from the cursor, None when it can; a cursor of None is a malformed one.
 
     ``head`` must have been read after the cursor came: another instance may have given it out a moment ago.
     """
     if cursor is None:
-        return Lost.MALFORMED
+        return ResetReason.MALFORMED
     if cursor.epoch != head.epoch:
-        return Lost.EPOCH
+        return ResetReason.EPOCH
     if cursor.position > head.position:
-        return Lost.AHEAD
+        return ResetReason.AHEAD
     if cursor.position < head.floor:
-        return Lost.EXPIRED
+        return ResetReason.EXPIRED
     return None
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.state.cursors import Cursor, FeedHead, Lost, lost, parse_cursor, write_cursor
+from models.state.cursors import Cursor, FeedHead, ResetReason, parse_cursor, reset_reason, write_cursor
 
 HEAD = FeedHead("e1", position=100, floor=10)
 
@@ -29,7 +29,7 @@ def test_plain_cursor_is_version_epoch_and_position() -> None:
 def test_other_texts_are_malformed_cursors(text: str) -> None:
     """Include digits of other scripts and numbers beyond Postgres's range."""
     assert parse_cursor(text) is None
-    assert lost(parse_cursor(text), HEAD) is Lost.MALFORMED
+    assert reset_reason(parse_cursor(text), HEAD) is ResetReason.MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_other_texts_are_malformed_cursors(text: str) -> None:
         (Cursor("e1", 100), None),
         (Cursor("e1", 55), None),
         (Cursor("e1", 10), None),
-        (Cursor("e1", 9), Lost.EXPIRED),
-        (Cursor("e1", 0), Lost.EXPIRED),
-        (Cursor("e1", 101), Lost.AHEAD),
-        (Cursor("e2", 55), Lost.EPOCH),
-        (Cursor("e2", 0), Lost.EPOCH),
+        (Cursor("e1", 9), ResetReason.EXPIRED),
+        (Cursor("e1", 0), ResetReason.EXPIRED),
+        (Cursor("e1", 101), ResetReason.AHEAD),
+        (Cursor("e2", 55), ResetReason.EPOCH),
+        (Cursor("e2", 0), ResetReason.EPOCH),
     ],
 )
-def test_feed_resumes_at_or_above_oldest_position(cursor: Cursor, reason: Lost | None) -> None:
+def test_feed_resumes_at_or_above_oldest_position(cursor: Cursor, reason: ResetReason | None) -> None:
     """The oldest position itself is resumable: everything above it is stored."""
-    assert lost(cursor, HEAD) is reason
+    assert reset_reason(cursor, HEAD) is reason
