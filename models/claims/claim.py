@@ -76,7 +76,7 @@ class ClaimPreview:
 
 
 @dataclass(frozen=True, slots=True)
-class Assigned:
+class ClaimResult:
     """Claims by poll id; ``retry``: a locked run was skipped while an ask stayed empty."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
@@ -225,7 +225,7 @@ def claim_runs(
     limits: Limits = DEFAULT_LIMITS,
     newest_profile: int | None = None,
     candidates: Sequence[ReadyRun] = (),
-) -> Assigned:
+) -> ClaimResult:
     """Claim ready runs for the candidates, best priority first, oldest first among equals; each run for one of them.
 
     ``delivered`` is True when the claim's own request will answer with it; ``newest_profile``, where known, saves a
@@ -234,7 +234,7 @@ def claim_runs(
     claimable; ``retry`` means one was locked by another transaction.
     """
     if not poll_candidates:
-        return Assigned()
+        return ClaimResult()
     if not candidates:
         attach_profiles(conn, poll_candidates, newest_profile)
     free_capacity = _free_capacity(conn, poll_candidates)
@@ -267,7 +267,7 @@ def claim_runs(
     for _, (poll_id, run) in sorted(given.items()):
         runs.setdefault(poll_id, []).append(run)
     record_events(conn, [run_updated(run) for _, run in given.values()])
-    return Assigned(runs, any_skipped and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates))
+    return ClaimResult(runs, any_skipped and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates))
 
 
 def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -> dict[str, int]:
