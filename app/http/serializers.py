@@ -7,7 +7,7 @@ import orjson
 from starlette.responses import Response
 
 from app.http.lenient import encode
-from models.feed.append import Event
+from models.feed.timeline import Event
 from models.runners.listing import RunnerInfo
 from models.runs.results import Result
 from models.runs.stop import Stopped

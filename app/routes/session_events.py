@@ -25,8 +25,9 @@ from app.writes.attempts import Unavailable
 from models.core.callers import Caller
 from models.core.errors import CoordinatorError, NotFound
 from models.core.storable_text import storable
-from models.feed import append
-from models.feed.append import LeftOut, StoredEvent, list_events
+from models.feed import append, timeline
+from models.feed.append import LeftOut, StoredEvent
+from models.feed.timeline import list_events
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
@@ -53,7 +54,7 @@ async def read_events(session_id: str, request: Request, web: Web, caller: Calle
     limit, cursor = LIMIT.of(request.query_params), AFTER.of(request.query_params)
     run_id = RUN_ID.of(request.query_params)
 
-    async def read(after: str | None, most: int) -> append.EventPage:
+    async def read(after: str | None, most: int) -> timeline.EventPage:
         events = web.reads.read(list_events, caller, storable(session_id), run_id=run_id, after=after, limit=most)
         return accepted(await events)
 
@@ -154,6 +155,6 @@ async def _all_stored(
     return outcomes
 
 
-def all_numbered(page: append.EventPage) -> bool:
+def all_numbered(page: timeline.EventPage) -> bool:
     """Return whether every event has a position; events without one come last."""
     return not page.events or page.events[-1].feed_cursor is not None

@@ -10,8 +10,9 @@ from sqlalchemy import text
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import BadCursor, NotFound, StaleClaim
 from models.feed import append as appending
-from models.feed.append import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
+from models.feed.append import AppendResult, NewEvent, StoredEvent, append_events
 from models.feed.sequence import read_head, sequence_feed
+from models.feed.timeline import EventPage, list_events
 from models.runs.delete import DeleteSession, delete_sessions
 from models.state.cursors import write_cursor
 from runtime.postgres import is_retryable
@@ -241,7 +242,7 @@ def test_page_continues_after_cursor_of_any_event(db: DbVerbs) -> None:
 
 def test_page_is_bounded_in_bytes(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Return at least one event, then as many as fit."""
-    monkeypatch.setattr("models.feed.append.PAGE_BYTES", 1000)
+    monkeypatch.setattr("models.feed.timeline.PAGE_BYTES", 1000)
     session_id = db.start().session_id
     noise = json.dumps([str(number) for number in range(300)])
     stored(db, *[event(session_id, f"{number}{noise}") for number in range(3)])

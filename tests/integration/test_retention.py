@@ -10,10 +10,10 @@ from models.core.callers import ADMIN, Caller
 from models.core.errors import NotFound, ResultNotFound
 from models.expiry.cleanup import upkeep
 from models.feed import retention
-from models.feed.append import EventPage, list_events
 from models.feed.pages import read_feed
 from models.feed.retention import retire_events
 from models.feed.sequence import read_head, sequence_feed
+from models.feed.timeline import EventPage, list_events
 from models.runs.delete import DeleteSession, delete_sessions
 from models.runs.results import session_result
 from models.state.events_outbox import record_events

@@ -5,8 +5,9 @@ from typing import Any
 
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import NotFound, ResultNotFound, RunNotCompleted
-from models.feed.append import AppendResult, EventPage, NewEvent, StoredEvent, append_events, list_events
+from models.feed.append import AppendResult, NewEvent, StoredEvent, append_events
 from models.feed.pages import read_feed
+from models.feed.timeline import EventPage, list_events
 from models.runs.results import run_result, session_result
 from models.state.runs import Run
 from tests.support.clocks import counts

@@ -9,7 +9,7 @@ from sqlalchemy import TextClause, create_engine, text
 
 from models.claims import fleet
 from models.expiry import match_deadlines, outages, runners, runs
-from models.feed import append
+from models.feed import append, timeline
 from models.feed.event_counts import bounds
 from models.runners import departure, heartbeat, listing
 from models.runs import results
@@ -120,8 +120,8 @@ def test_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) ->
     """Read in feed order, without sorting events of other sessions."""
     for run_id in (None, "run_old_7"):
         values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
-        assert scanned(busy, append._LIST, values, way=way) & LARGE == set()
-        assert "ix_events_session" in indexes(busy, append._LIST, values, way=way)
+        assert scanned(busy, timeline._LIST, values, way=way) & LARGE == set()
+        assert "ix_events_session" in indexes(busy, timeline._LIST, values, way=way)
 
 
 @WAYS

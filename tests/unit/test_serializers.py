@@ -15,7 +15,7 @@ from app.inputs.reports import release_of, report_of, report_of_list, runner_id_
 from app.schemas import events, reports, runners, runs, sessions
 from models.core.callers import ADMIN
 from models.core.statuses import ExecutionMode, Outcome, RunType
-from models.feed.append import Event
+from models.feed.timeline import Event
 from models.runners.listing import RunnerInfo
 from models.runs.release import RELEASED
 from models.runs.stop import Stopped
