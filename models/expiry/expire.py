@@ -11,8 +11,6 @@ from models.expiry.match_deadlines import fail_unmatched
 from models.expiry.outages import read_clocks
 from models.expiry.runners import drop_silent_polls, lose_silent, take_from_lost, take_orphaned, take_unheld
 from models.expiry.runs import (
-    Pass,
-    Step,
     drop_superseded_stops,
     give_up_idle_stops,
     give_up_stops,
@@ -20,6 +18,7 @@ from models.expiry.runs import (
     release_spent_claims,
     stop_timed_out,
 )
+from models.expiry.steps import Pass, Step
 
 # Run steps that need no runner to be heard, steps that judge by silence, and steps whose deadlines move by outages.
 ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Connection
 
-from models.expiry import outages, runs
+from models.expiry import outages, steps
 from models.expiry.outages import Clocks
 from models.runners import heartbeat
 from tests.integration import test_slow_heartbeats, test_unreceived_claims
@@ -38,7 +38,7 @@ def test_windows_that_only_restart_are_noticed(db: DbVerbs, monkeypatch: pytest.
         ended = clocks.restarted_at
         return [clocks.now - timedelta(days=1) if ended and ended > start else start for start in starts]
 
-    monkeypatch.setattr(runs, "begun_before", restarted)
+    monkeypatch.setattr(steps, "begun_before", restarted)
     notices(test_slow_heartbeats.test_outages_of_all_runners_delay_a_loss_once, db, "for ever")
 
 
@@ -48,7 +48,7 @@ def test_outages_that_restart_nothing_are_noticed(db: DbVerbs, monkeypatch: pyte
     def plain(_: Connection, clocks: Clocks, windows: Sequence[float]) -> list[datetime]:
         return [clocks.now - timedelta(seconds=seconds) for seconds in windows]
 
-    monkeypatch.setattr(runs, "begun_before", plain)
+    monkeypatch.setattr(steps, "begun_before", plain)
     notices(test_slow_heartbeats.test_outages_of_all_runners_delay_a_loss_once, db, "is held against it")
 
 
