@@ -155,10 +155,12 @@ def test_invalid_http_is_refused_in_error_shape(serving: Serving) -> None:
 def test_sigterm_drains_before_listener_closes(serving: Serving) -> None:
     """Tell the app at once and serve it for the whole drain; then refuse new connections."""
     serving.listener.close()
-    serving.drain.seconds = 0.5
-    serving.server.handle_exit(signal.SIGTERM, None)
-    assert serving.drain.started == [0.5]
-    assert httpx.get(serving.url).text == "served"
+    serving.drain.seconds = 2
+    # Make the client before the drain: loading certificates takes long on a busy machine.
+    with httpx.Client() as client:
+        serving.server.handle_exit(signal.SIGTERM, None)
+        assert serving.drain.started == [2]
+        assert client.get(serving.url).text == "served"
     assert not serving.server.should_exit
     eventually(lambda: not serving.thread.is_alive(), what="the end")
     with pytest.raises(httpx.ConnectError):

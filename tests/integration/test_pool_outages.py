@@ -43,7 +43,7 @@ def test_unreachable_pool_degrades_its_part_until_it_recovers(
     until_ready(web)
     inside: Web = web.app.state.web
     nudges: list[None] = []
-    monkeypatch.setattr(inside.polls, "nudge", lambda: nudges.append(None))
+    monkeypatch.setattr(inside.polls.recheck, "nudge", lambda: nudges.append(None))
     nowhere = settings.model_copy(update={"database_url": f"postgresql+psycopg://x:y@127.0.0.1:{own_port()}/z"})
     away = inside.pools[pool]
     engine, away._engine = away._engine, async_engine(nowhere)

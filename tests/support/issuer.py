@@ -158,7 +158,7 @@ def forgeries(issuer: IssuerOfTests) -> dict[str, str]:
         "other claims": f"{header}.{admin}.{signature}",
         "no signature": f"{header}.{payload}.",
         "truncated": good[:-20],
-        "one bit": f"{header}.{payload}.{'A' if signature[9] != 'A' else 'B'}{signature[1:]}",
+        "one bit": f"{header}.{payload}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}",
         "NUL inside": f"{header}.{secret(b'{%s}' % bytes(1)).decode()}.{signature}",
         "no JSON": f"{secret(b'text').decode()}.{payload}.{signature}",
         "deep": f"{secret(b'[' * 5000).decode()}.{payload}.{signature}",
