@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.outages import OutagePolicy, outage_policy_of
+from app.auth.permissions import endpoint_of
 from app.http.problems import JSON
 from app.lifecycle.drain import Drain
 
@@ -41,5 +42,5 @@ class ShutdownResponse:
         except asyncio.CancelledError:
             if begun or scope["type"] != "http" or not self._drain.draining:
                 raise
-            answer = _NOTHING if outage_policy_of(scope) is OutagePolicy.POLL else _ENDING
+            answer = _NOTHING if outage_policy_of(endpoint_of(scope)) is OutagePolicy.POLL else _ENDING
             await answer(scope, receive, send)

@@ -241,10 +241,12 @@ class Follower:
             self.cursor = message.id
 
 
-def ledger(engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'") -> list[tuple[int, str, str]]:
+def ledger(
+    engine: Engine, after: int = 0, where: str = "kind <> 'run_updated'", *, table: str = "events"
+) -> list[tuple[int, str, str]]:
     """Return the history in Postgres: position, name and data as a client without filters gets them."""
     statement = (
-        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM events "
+        f"SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM {table} "
         f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
     )
     with engine.connect() as connection:

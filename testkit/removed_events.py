@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine, text
 
-from testkit.feed_follower import sent_data
+from testkit.feed_follower import ledger
 
 # Numbered events of deleted sessions are removed, whether readers have seen them or not.
 _KEEP_REMOVED = """
@@ -20,11 +20,4 @@ def keep_removed(engine: Engine) -> None:
 
 
 def removed(engine: Engine, after: int = 0, where: str = "true") -> list[tuple[int, str, str]]:
-    """Return the removed events in the shape of ``ledger``."""
-    statement = (
-        "SELECT feed_pos, kind, run_id, CAST(frame AS text) AS frame FROM removed_events "
-        f"WHERE feed_pos > :after AND {where} ORDER BY feed_pos"
-    )
-    with engine.connect() as connection:
-        rows = connection.execute(text(statement), {"after": after}).all()
-    return [(row.feed_pos, row.kind, sent_data(row)) for row in rows]
+    return ledger(engine, after, where, table="removed_events")

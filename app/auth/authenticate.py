@@ -11,7 +11,7 @@ from starlette.requests import Request
 from app.auth.caller_limits import CallerLimits
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_by
 from app.auth.outages import OutagePolicy, outage_policy_of
-from app.auth.permissions import permission_of
+from app.auth.permissions import endpoint_of, permission_of
 from app.http.bodies import Invalid
 from app.http.problems import EmptyPoll, Forbidden, ReconnectLater, Unauthenticated
 from app.http.query import POLL_WAIT
@@ -48,7 +48,8 @@ class Authenticator:
         if self._callers.auth_required is False and TICKET_QUERY not in request.scope["query_string"]:
             request.scope[CREDENTIAL] = UNAUTHENTICATED_ADMIN
             return UNAUTHENTICATED_ADMIN
-        permission, policy = permission_of(request.scope), outage_policy_of(request.scope)
+        endpoint = endpoint_of(request.scope)
+        permission, policy = permission_of(endpoint), outage_policy_of(endpoint)
         is_public = permission.public or (permission.is_about and self._settings.public_docs)
         credential = PUBLIC_CREDENTIAL if is_public else await self._identified(request, policy)
         if not permission.allows(credential.caller.role):

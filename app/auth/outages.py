@@ -4,10 +4,6 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
-from starlette.types import Scope
-
-from app.auth.permissions import endpoint_of
-
 
 class OutagePolicy(Enum):
     PROMPT = auto()  # 503 after 5 s
@@ -33,5 +29,5 @@ _POLICIES: Final[Mapping[str, OutagePolicy]] = {
 }
 
 
-def outage_policy_of(scope: Scope) -> OutagePolicy:
-    return _POLICIES.get(endpoint_of(scope), OutagePolicy.PROMPT)
+def outage_policy_of(endpoint: str) -> OutagePolicy:
+    return _POLICIES.get(endpoint, OutagePolicy.PROMPT)

@@ -117,8 +117,8 @@ def endpoint_of(scope: Scope) -> str:
     return f"{scope['method']} {route.path}" if route is not None else ""
 
 
-def permission_of(scope: Scope) -> Permission:
-    return PERMISSIONS.get(endpoint_of(scope), ADMINS_ONLY)
+def permission_of(endpoint: str) -> Permission:
+    return PERMISSIONS.get(endpoint, ADMINS_ONLY)
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:

@@ -15,8 +15,7 @@ from sqlalchemy import text
 from models.claims.fleet import Differences, Fleet, fleet_of
 from models.core.statuses import RunStatus, RunType
 from models.expiry.no_match import no_match_text
-from models.expiry.runs import each_session_once
-from models.expiry.steps import Pass, StepResult
+from models.expiry.steps import Pass, StepResult, each_session_once
 from models.schema.sql import sql
 from models.state.endings import unmatched
 from models.state.locked_rows import LockedRun, LockedSession

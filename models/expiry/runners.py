@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import text
 
 from models.core.statuses import RunStatus
-from models.expiry.runs import token_senders
-from models.expiry.steps import Pass, StepResult
+from models.expiry.steps import Pass, StepResult, token_senders
 from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_work, registrations
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops

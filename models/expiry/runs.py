@@ -1,13 +1,13 @@
 """Deadlines of runs and claims: each pass handles what is due by its state now, whatever earlier passes missed."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 from models.core.statuses import IN_HAND, RunStatus
 from models.expiry.duties import duty_due
-from models.expiry.steps import Pass, StepResult
+from models.expiry.steps import Pass, StepResult, each_session_once, token_senders
 from models.runners.heartbeat import stale_after
 from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
@@ -118,17 +118,6 @@ def release_spent_claims(current: Pass) -> StepResult:
 
 def _is_silent(runner: LockedRunner, before: Mapping[int, datetime]) -> bool:
     return runner.told_interval in before and runner.last_seen < before[runner.told_interval]
-
-
-_TOKEN_SENDERS = text("""
-    SELECT registration FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND sends_tokens
-""")
-
-
-def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
-    if not runs:
-        return set()
-    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.holder[0] for run in runs})}).scalars())
 
 
 # Count from the start, so that a repeat moves nothing twice. Guessed outages move it by the run's own timeout at most.
@@ -251,12 +240,3 @@ def give_up_idle_stops(current: Pass) -> StepResult:
 def drop_superseded_stops(current: Pass) -> StepResult:
     dropped = current.find(DROP_SUPERSEDED)
     return StepResult({"superseded stops dropped": len(dropped)}, len(dropped) >= current.most)
-
-
-def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:
-    chosen: dict[str, LockedRun] = {}
-    for run_id in run_ids:
-        run = locked.runs.get(run_id)
-        if run is not None and due(run):
-            chosen.setdefault(run.session_id, run)
-    return list(chosen.values())

@@ -1,14 +1,16 @@
-"""Context and result of the steps of expiry."""
+"""Context and result of the steps of expiry, and what several of them ask."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, TextClause, text
 
 from models.core.limits import Limits
 from models.expiry.outages import Clocks, begun_before
+from models.state.locked_rows import LockedRun
+from models.state.locks import LockedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,23 @@ class StepResult:
 
 
 Step = Callable[[Pass], StepResult]
+
+
+def each_session_once(locked: LockedRows, run_ids: Sequence[str], due: Callable[[LockedRun], bool]) -> list[LockedRun]:
+    chosen: dict[str, LockedRun] = {}
+    for run_id in run_ids:
+        run = locked.runs.get(run_id)
+        if run is not None and due(run):
+            chosen.setdefault(run.session_id, run)
+    return list(chosen.values())
+
+
+_TOKEN_SENDERS = text("""
+    SELECT registration FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND sends_tokens
+""")
+
+
+def token_senders(conn: Connection, runs: Collection[LockedRun]) -> set[int]:
+    if not runs:
+        return set()
+    return set(conn.execute(_TOKEN_SENDERS, {"runner_ids": sorted({run.holder[0] for run in runs})}).scalars())

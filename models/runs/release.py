@@ -9,7 +9,6 @@ from sqlalchemy import Connection, text
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, Outcome, RunStatus
 from models.core.storable_text import storable_error
 from models.runs.report import Report, Reported, Reporter, is_reporter, report_runs, reporters
@@ -17,7 +16,7 @@ from models.state.child_results import calls_back
 from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.events_outbox import record_events, session_event
 from models.state.locked_rows import LockedRun
-from models.state.locks import LockedRows, lock_runs, refresh_sessions
+from models.state.locks import LockedRows, apply_in_rounds, lock_runs
 from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move, Moved, move_runs
 from models.state.visibility import has_held
@@ -55,25 +54,21 @@ def release_runs(
     trusted = [item for item in items if is_reporter(known, item.runner_id, item.subject)]
     locked = lock_runs(conn, {item.run_id for item in trusted})
     results: list[Reported | CoordinatorError] = [_refusal(known, item) for item in items]
-    concerned = [
-        ordinal
+    concerned = {
+        ordinal: item.run_id
         for ordinal, item in enumerate(items)
         if item.run_id in locked.runs
         and is_reporter(known, item.runner_id, item.subject)
         and has_held(locked.runs[item.run_id], known[item.runner_id].registration, item.subject)
-    ]
-    for number, one_round in enumerate(
-        in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
-    ):
-        ordinals = [concerned[place] for place in one_round]
-        if number:
-            locked = refresh_sessions(
-                conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals}
-            )
-        answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
-        locked = locked.updated(moved, {})
-        for ordinal, answer in zip(ordinals, answers, strict=True):
-            results[ordinal] = answer
+    }
+
+    def apply(
+        locked: LockedRows, ordinals: list[int]
+    ) -> tuple[list[Reported | CoordinatorError], dict[str, LockedRun]]:
+        return _apply(conn, locked, [items[ordinal] for ordinal in ordinals], limits)
+
+    for ordinal, answer in apply_in_rounds(conn, locked, concerned, apply).items():
+        results[ordinal] = answer
     return results
 
 

@@ -10,7 +10,6 @@ from models.auth.audit import Act, AuditedAct, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.rounds import in_rounds
 from models.core.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
 from models.core.storable_text import storable_error
 from models.runs.parents import set_parents
@@ -19,7 +18,7 @@ from models.runs.superseded import end_former_processes
 from models.state.child_results import calls_back
 from models.state.endings import attempts_left, idle_stopped, timeout_reason
 from models.state.locked_rows import LockedRun
-from models.state.locks import LockedRows, lock_runs, refresh_sessions
+from models.state.locks import LockedRows, apply_in_rounds, lock_runs
 from models.state.session_status import ProcessChange, SessionChange
 from models.state.transitions import Move, Moved, move_runs, update_status_and_record
 from models.state.visibility import acts_for, has_held
@@ -134,25 +133,20 @@ def report_runs(
     known = reporters(conn, {item.runner_id for item in items}, limits)
     locked = lock_runs(conn, {item.run_id for item in items if is_reporter(known, item.runner_id, item.subject)})
     results: list[ReportResult] = [NotFound("run", item.run_id) for item in items]
-    concerned: list[int] = []
+    concerned: dict[int, str] = {}
     for ordinal, item in enumerate(items):
         if not is_reporter(known, item.runner_id, item.subject):
             results[ordinal] = RunnerNotRegistered(item.runner_id)
         elif item.run_id in locked.runs and has_held(
             locked.runs[item.run_id], known[item.runner_id].registration, item.subject
         ):
-            concerned.append(ordinal)
-    rounds = in_rounds(locked.runs[items[ordinal].run_id].session_id for ordinal in concerned)
-    for number, one_round in enumerate(rounds):
-        ordinals = [concerned[place] for place in one_round]
-        if number:
-            locked = refresh_sessions(
-                conn, locked, {locked.runs[items[ordinal].run_id].session_id for ordinal in ordinals}
-            )
-        answers, moved = _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
-        locked = locked.updated(moved, {})
-        for ordinal, answer in zip(ordinals, answers, strict=True):
-            results[ordinal] = answer
+            concerned[ordinal] = item.run_id
+
+    def apply(locked: LockedRows, ordinals: list[int]) -> tuple[list[ReportResult], dict[str, LockedRun]]:
+        return _apply(conn, locked, [items[ordinal] for ordinal in ordinals], known, limits)
+
+    for ordinal, answer in apply_in_rounds(conn, locked, concerned, apply).items():
+        results[ordinal] = answer
     newly = {item.runner_id for item in items if item.claim_token and is_reporter(known, item.runner_id, item.subject)}
     newly = {runner_id for runner_id in newly if not known[runner_id].sends_tokens}
     if newly:

@@ -1,13 +1,14 @@
 """Lock runs and sessions, always in the same order."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, Select, select
 
 from models.core.callers import Caller
+from models.core.rounds import in_rounds
 from models.core.statuses import UNFINISHED
 from models.schema.columns import any_of
 from models.schema.sql import sql
@@ -21,6 +22,8 @@ from models.state.locked_rows import (
     sessions_by_id,
 )
 from models.state.visibility import Visible, can_view
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +144,27 @@ def read_sessions_unlocked(conn: Connection, session_ids: Collection[str]) -> di
 
 def refresh_sessions(conn: Connection, locked: LockedRows, session_ids: Collection[str]) -> LockedRows:
     return locked.updated({}, read_sessions_unlocked(conn, session_ids))
+
+
+def apply_in_rounds(
+    conn: Connection,
+    locked: LockedRows,
+    run_ids: Mapping[int, str],
+    apply: Callable[[LockedRows, list[int]], tuple[Sequence[Result], Mapping[str, LockedRun]]],
+) -> dict[int, Result]:
+    """Apply the items about these locked runs, by place, one item of a session a round; return the answers by place.
+
+    ``apply`` gets the rows as the rounds before left them and the places of a round. It returns the answers in their
+    order, and the runs that have moved.
+    """
+    places = list(run_ids)
+    moved: Mapping[str, LockedRun] = {}
+    answers: dict[int, Result] = {}
+    for number, one_round in enumerate(in_rounds(locked.runs[run_id].session_id for run_id in run_ids.values())):
+        chosen = [places[index] for index in one_round]
+        if number:
+            sessions_of_round = {locked.runs[run_ids[place]].session_id for place in chosen}
+            locked = refresh_sessions(conn, locked.updated(moved, {}), sessions_of_round)
+        found, moved = apply(locked, chosen)
+        answers.update(zip(chosen, found, strict=True))
+    return answers
