@@ -5,15 +5,20 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
+# `traced` installs the extra otel as well (docs/observability.md).
+ARG LOCK=runtime
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # Before our own source: a change of it reuses these layers.
 COPY deploy/locks/ deploy/locks/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/coordinator \
-    && pip --python /opt/coordinator/bin/python install --require-hashes --no-deps -r deploy/locks/runtime.lock
+    && pip --python /opt/coordinator/bin/python install --require-hashes --no-deps -r "deploy/locks/${LOCK}.lock"
+# Node too: the console is built into the wheel. The image holds none.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes --no-deps -r deploy/locks/build.lock
+    pip install --require-hashes --no-deps -r deploy/locks/build.lock -r deploy/locks/console.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY hatch_build.py ./
+COPY console/ console/
 COPY app/ app/
 COPY cli/ cli/
 COPY coordinator_client/ coordinator_client/
@@ -23,7 +28,8 @@ COPY runner/ runner/
 COPY runtime/ runtime/
 COPY server/ server/
 COPY workers/ workers/
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+RUN --mount=type=cache,target=/root/.npm \
+    pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/coordinator/bin/python install --no-cache-dir --no-deps --no-index dist/*.whl
 
 FROM ${PYTHON_IMAGE}

@@ -1,5 +1,3 @@
-"""Call an endpoint with the arguments that it names, after app/auth/permissions.py allowed the request."""
-
 import inspect
 import re
 from collections.abc import Awaitable, Callable
@@ -9,7 +7,7 @@ from typing import Any, Final
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from app.auth.caller_limits import caller_of
 from app.http.body_limits import UPLOAD, Upload
@@ -23,8 +21,10 @@ class Endpoint(APIRoute):
 
     The endpoint may name ``request``, ``web``, ``caller`` and the parameters of its path, and returns a Response.
     FastAPI describes its path parameters but calls nothing: for a small request, resolving dependencies took as long as
-    everything else.
+    everything else. ``answer`` calls it (app/application.py).
     """
+
+    methods: set[str]
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Endpoint(APIRoute):
     ) -> None:
         described["summary"] = described.get("summary") or _in_words(operation_id or "")
         super().__init__(path, _with_path_only(endpoint), operation_id=operation_id, **described)
-        self.app = _app_of(endpoint)
+        self.answer = _answering(endpoint)
 
 
 def _with_path_only(endpoint: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
@@ -54,20 +54,19 @@ def _in_words(operation_id: str) -> str:
     return re.sub(r"[A-Z]", lambda capital: f" {capital[0].lower()}", operation_id).capitalize()
 
 
-def _app_of(endpoint: Callable[..., Awaitable[Response]]) -> ASGIApp:
+def _answering(endpoint: Callable[..., Awaitable[Response]]) -> Callable[[Scope, Receive], Awaitable[Response]]:
     wanted = tuple(inspect.signature(endpoint).parameters)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
+    async def answer(scope: Scope, receive: Receive) -> Response:
+        request = Request(scope, receive)
         web = scope["app"].state.web
         credential = await web.authenticator.authenticate(request)
         upload = Upload(web.uploads, caller_of(credential))
         scope[UPLOAD] = upload
         given = {"request": request, "web": web, "caller": credential.caller, **scope["path_params"]}
         try:
-            response = await endpoint(**{name: given[name] for name in wanted})
+            return await endpoint(**{name: given[name] for name in wanted})
         finally:
             upload.release()
-        await response(scope, receive, send)
 
-    return app
+    return answer

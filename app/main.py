@@ -1,5 +1,3 @@
-"""Build the ASGI application: middleware, routes, and start and stop of the process's `Web`."""
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,19 +8,37 @@ from typing import Final
 import fastapi_offline
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
+from app.application import Application, RequestHandler
 from app.endpoint import Endpoint
-from app.http.middleware import Cors, HostOriginGuard, MetricsMiddleware, SchemaGuard
-from app.http.problems import add_handlers
 from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
 from app.openapi import document
-from app.routes import feed, health, registries, runner_protocol, runners, runs, session_events, sessions
-from app.shutdown_response import ShutdownResponse
+from app.route_table import Page
+from app.routes import (
+    administration,
+    bulk,
+    console,
+    console_sessions,
+    explanations,
+    feed,
+    health,
+    me,
+    overview,
+    registries,
+    runner_protocol,
+    runners,
+    runs,
+    session_events,
+    sessions,
+    sign_in,
+)
 from app.web import Web
 from models.core.ids import new_id
+from runtime.otel_loading import open_tracer
 from runtime.settings import Settings
 
 ABOUT: Final = """Coordinates runs of agents and batch jobs with any number of equal replicas.
@@ -30,11 +46,32 @@ ABOUT: Final = """Coordinates runs of agents and batch jobs with any number of e
 Clients submit runs, runners anywhere poll for them and report. Every error is `{"detail": ...}`; 503 comes with
 `Retry-After` and means that nothing was acknowledged: repeat the request. Every answer carries the header
 `Coordinator-Instance`; one without it comes from something in between (a proxy's own 404, 401 or 413) and says nothing
-about a run."""
+about a run. `X-Request-Id` is the request's own, if it was up to 128 of `A-Za-z0-9._-`, else a new one; it is in the
+log lines of the request."""
 STATIC: Final = "/static/docs"
+# Time in which a process that ends exports its last spans.
+LAST_SPANS_SECONDS: Final = 1.0
+# Modules of routes, in the order of the reference.
+MODULES: Final = (
+    runner_protocol,
+    runs,
+    bulk,
+    session_events,
+    sessions,
+    feed,
+    runners,
+    explanations,
+    overview,
+    me,
+    administration,
+    console_sessions,
+    sign_in,
+    health,
+    registries,
+)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Application:
     """Return the ASGI application of one web process.
 
     ``app.state.drain`` ends it (``start()``, from any thread); ``app.state.is_ready()`` tells whether it serves;
@@ -44,18 +81,19 @@ def create_app(settings: Settings) -> FastAPI:
     state = Health(drain)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         drain.attach(asyncio.get_running_loop())
-        web = Web(settings, drain, state, app.state.instance)
+        web = Web(settings, drain, state, app.state.instance, app.state.address)
         app.state.web = web
-        await web.start()
-        try:
-            yield
-        finally:
-            drain.start(0)
-            await web.stop()
+        async with _traced(settings, app.handler):
+            await web.start()
+            try:
+                yield
+            finally:
+                drain.start(0)
+                await web.stop()
 
-    app = FastAPI(
+    app = Application(
         title="Coordinator",
         version=version("coordinator"),
         description=ABOUT,
@@ -69,40 +107,39 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.redirect_slashes = False
     app.state.drain = drain
     app.state.instance = new_id("web_")
+    # Where others reach this process, if the server knows: /metrics/targets lists it.
+    app.state.address = ""
     app.state.is_ready = lambda: state.ready
-    # Ordered by how often they are requested: routes are tried one after another.
-    for module in (runner_protocol, runs, session_events, sessions, feed, runners, health, registries):
+    for module in MODULES:
         app.router.routes.extend(module.router.routes)
-    add_handlers(app)
-    document.describe(app)
-    _add_docs(app)
-    _add_middleware(app, settings, drain, state)
+    _describe(app)
+    app.router.routes.extend(console.routes())
+    app.handler = RequestHandler(app, settings, drain, state)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, drain: Drain, health: Health) -> None:
-    """Add the middleware; the one added last sees a request first."""
-
-    def auth_required() -> bool:
-        return bool(app.state.web.callers.auth_required)
-
-    app.add_middleware(SchemaGuard, health=health)
-    app.add_middleware(Cors, origins=settings.cors_origins, auth_required=auth_required)
-    app.add_middleware(
-        HostOriginGuard,
-        hosts=settings.allowed_hosts,
-        origins=settings.cors_origins or (),
-        auth_required=auth_required,
-    )
-    app.add_middleware(ShutdownResponse, drain=drain)
-    app.add_middleware(MetricsMiddleware, drain=drain)
+@asynccontextmanager
+async def _traced(settings: Settings, handler: RequestHandler) -> AsyncIterator[None]:
+    handler.tracer = open_tracer(settings, "web")
+    yield
+    if handler.tracer is not None:
+        await asyncio.to_thread(handler.tracer.close, LAST_SPANS_SECONDS)
 
 
-def _add_docs(app: FastAPI) -> None:
-    """Serve the reference for people at /docs; its scripts come from a package, so that it works without Internet
-    access.
+class DocsFiles(Page):
+    def __init__(self) -> None:
+        self._files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
+
+    async def answer(self, scope: Scope) -> Response:
+        return await self._files.get_response(self._files.get_path(scope), scope)
+
+
+def _describe(app: FastAPI) -> None:
+    """Describe the API, and serve the reference for people at /docs; its scripts come from a package, so that it works
+    without Internet access.
     """
-    app.mount(STATIC, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"), name="docs-static")
+    document.describe(app)
+    app.mount(STATIC, DocsFiles(), name="docs-static")
 
     @app.get("/openapi.json", include_in_schema=False)
     async def read_openapi() -> JSONResponse:

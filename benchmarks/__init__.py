@@ -1,1 +1,0 @@
-"""Measurements of the rows of docs/performance.md, on a cluster of their own."""

@@ -1,12 +1,12 @@
-"""Command line of scripts/bench."""
-
 import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
-from benchmarks import machine
+from benchmarks import console, machine
 from benchmarks.cluster import ClusterFailed, scratch_servers
+from benchmarks.compare import command as compare
 from benchmarks.figures import Measured, averaged
 from benchmarks.keep import kept
 from benchmarks.peers import command as peers
@@ -16,10 +16,12 @@ from benchmarks.rows import ROWS, Row
 from benchmarks.stage import LoadFailed, Stage, load_average
 from devserver.supervisor import ROOT
 
+SUBCOMMANDS: Final = {"compare": compare.main, "peers": peers.main, "console": console.main}
+
 
 def main() -> int:
-    if sys.argv[1:2] == ["peers"]:
-        return peers.main(sys.argv[2:])
+    if subcommand := SUBCOMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
+        return subcommand(sys.argv[2:])
     asked = _arguments()
     rows = [row for row in ROWS if not asked.rows or row.name in asked.rows]
     if asked.list:
@@ -48,7 +50,13 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the rows of the performance table.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure the rows of the performance table.",
+        epilog="scripts/bench compare REV [ROW ...] measures rows at another revision and here in turns;"
+        " scripts/bench peers measures other products beside ours; scripts/bench console the list of runs in a browser."
+        " Each has its own --help.",
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="row to measure (default: all)")
     parser.add_argument("--list", action="store_true", help="print the rows and their targets, measure nothing")
     parser.add_argument(

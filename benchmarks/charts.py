@@ -1,5 +1,3 @@
-"""Charts of docs/performance.md, drawn by matplotlib as SVG; each only from measured rows."""
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +11,6 @@ _SIZE: Final = (7.0, 3.6)
 
 
 def points(measured: Measured, series: str) -> dict[int, tuple[float, float, float]]:
-    """Return the figures called `<series>_<number>` by number: least, median and greatest of the repetitions."""
     found = {}
     for name in measured.repetitions[0]:
         kind, _, number = name.rpartition("_")
@@ -53,7 +50,6 @@ def draw(measured: Mapping[str, Measured], directory: Path) -> dict[str, str]:
 
 
 def _lines(path: Path, measured: Measured, series: Mapping[str, str], *, labels: Sequence[str]) -> None:
-    """Draw one line a series: medians with bars from least to greatest, at evenly spaced steps instead of a scale."""
     # Equal figures give equal files, and text stays text.
     with rc_context({"svg.hashsalt": "coordinator", "svg.fonttype": "none", "axes.grid": True}):
         figure = Figure(figsize=_SIZE, layout="constrained")

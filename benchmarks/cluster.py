@@ -1,5 +1,3 @@
-"""Cluster under measurement: embedded servers and `coordinator up`, in a scratch directory that is removed."""
-
 import os
 import resource
 import shutil
@@ -29,7 +27,7 @@ SETTINGS: Final = {"COORDINATOR_LOG_LEVEL": "warning"}
 
 
 class ClusterFailed(Exception):
-    """Raised when the cluster does not start; the message is its output."""
+    pass
 
 
 class Servers:
@@ -56,10 +54,6 @@ class Servers:
 
 
 class Cluster:
-    """Running `coordinator up` on a fresh database. `urls` are the replicas' addresses, `database_url` is for
-    measurements.
-    """
-
     def __init__(self, servers: Servers, directory: Path, web: int, workers: int, settings: Mapping[str, str]) -> None:
         self.servers = servers
         self.database_url = servers.fresh_database()
@@ -73,7 +67,7 @@ class Cluster:
         arguments = ["--no-runner", "--web", str(web), "--workers", str(workers)]
         with self._output.open("wb") as output:
             self._up = subprocess.Popen(
-                own_command("up", *arguments, "--data", str(directory / "data"), "--port", str(first)),
+                own_command("up", *arguments, "--no-console", "--data", str(directory / "data"), "--port", str(first)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,5 +1,3 @@
-"""Goals, the spread of figures over repetitions, and verdicts. No input or output."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -69,6 +67,13 @@ class Measured:
 
     def verdicts(self, goals: Sequence[Goal]) -> list[GoalResult]:
         return [GoalResult(goal, self.spread(goal.figure), self.limit.get(goal.limit)) for goal in goals]
+
+
+def with_costs(figures: Figures) -> dict[str, float]:
+    """Add the CPU milliseconds of each counted thing: `ms_<part>` of every part, `ms` of all but the load generator."""
+    parts = {name: share for name, share in figures.items() if name.startswith("cpu_")}
+    costs = {name.replace("cpu_", "ms_", 1): 10 * share / figures["rate"] for name, share in parts.items()}
+    return {**figures, **costs, "ms": sum(cost for name, cost in costs.items() if name != "ms_generator")}
 
 
 def averaged(shares: Sequence[Figures]) -> dict[str, float]:

@@ -1,5 +1,3 @@
-"""Rows inserted before a measurement, by SQL: thousands a second more than through any endpoint."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -77,7 +75,6 @@ _RUNNERS = """
 
 @contextmanager
 def database(url: str) -> Iterator[Connection[TupleRow]]:
-    """Open a connection in autocommit that fires no triggers and checks no foreign keys."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         yield connection
@@ -106,9 +103,6 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
 
 
 def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
-    """Insert ended runs of the demand set that the measured runner satisfies, with their events, into an empty
-    database.
-    """
     with database(url) as connection:
         common = {"profile": _profile(connection, tag), "epoch": _epoch(connection), "each": events_each}
         for begin in range(1, count + 1, CHUNK // events_each):
@@ -136,7 +130,6 @@ def _profile(connection: Connection[TupleRow], tag: str) -> int:
 
 
 def _epoch(connection: Connection[TupleRow]) -> int:
-    """Return the first id's milliseconds, on the database's clock: PAST_SECONDS ago, enough for all inserted rows."""
     row = connection.execute("SELECT extract(epoch FROM now())").fetchone()
     if row is None:
         raise LookupError("now()")

@@ -1,5 +1,3 @@
-"""Rows about figures that must not depend on the size of the database or of the backlog; they fill it first."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import LiteralString
@@ -24,9 +22,6 @@ _STATEMENTS = """
 
 
 def claim_behind_backlog(stage: Stage) -> list[Figures]:
-    """Measure polls that find one run behind 0, 10 k, 100 k and 1 M ready ones of 1,000 demand sets they do not
-    satisfy.
-    """
     depths = DEPTHS[:-1] if stage.quick else DEPTHS
     samples = 200 if stage.quick else 500
     tags = [f"other-{number}" for number in range(DEMAND_SETS)]
@@ -47,7 +42,6 @@ def claim_behind_backlog(stage: Stage) -> list[Figures]:
 
 
 def claim_behind_history(stage: Stage) -> list[Figures]:
-    """Measure claims as in ``claim_behind_backlog``, in an empty database and after 1 M ended runs with 10 M events."""
     ended = 50_000 if stage.quick else 1_000_000
     samples = 200 if stage.quick else 500
     repetitions: list[dict[str, float]] = [{} for _ in range(stage.repetitions)]
@@ -65,7 +59,6 @@ def claim_behind_history(stage: Stage) -> list[Figures]:
 
 
 def delayed_runs(stage: Stage) -> list[Figures]:
-    """Measure polls that find one run, before and after 100 k delayed ones of the same demands were submitted."""
     count = 20_000 if stage.quick else 100_000
     samples = 200 if stage.quick else 500
     with stage.cluster() as cluster:
@@ -145,7 +138,6 @@ def parked_polls_turnover(stage: Stage) -> list[Figures]:
 
 
 def heartbeats(stage: Stage) -> list[Figures]:
-    """Measure 10,000 runners with a heartbeat every 10 s. `postgres` is the CPU of the whole server meanwhile."""
     with stage.cluster() as cluster:
         runner_ids = fill.runners(cluster.database_url, 10_000)
         repetitions = stage.repeat(cluster, "heartbeats", seconds=stage.seconds, runner_ids=runner_ids, every=10)
@@ -192,7 +184,6 @@ def _statements(cluster: Cluster) -> Figures:
 
 @contextmanager
 def _pinned(cluster: Cluster) -> Iterator[None]:
-    """Hold a transaction open: no row version that died since it began can be removed."""
     with psycopg.connect(cluster.database_url) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT pg_current_xact_id(), count(*) FROM runs WHERE run_id = ''")

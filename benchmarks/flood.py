@@ -1,5 +1,3 @@
-"""Row about the cost of one caller to another; its cluster requires credentials."""
-
 import subprocess
 
 from benchmarks.cluster import Cluster
@@ -13,13 +11,12 @@ _RATE = 20
 
 
 def flood(stage: Stage) -> list[Figures]:
-    """Measure a calm caller alone, then beside the flood; each time with new callers, whose quotas are unused."""
     seconds = 2 * stage.seconds
     repetitions = []
     with stage.cluster(settings={"COORDINATOR_AUTH": "1"}) as cluster:
         for number in range(stage.repetitions):
-            alone = stage.run(cluster, "calm", seconds=seconds, token=_key(cluster, f"alone-{number}"), rate=_RATE)
-            calm, loud = (_key(cluster, f"{name}-{number}") for name in ("calm", "loud"))
+            alone = stage.run(cluster, "calm", seconds=seconds, token=key_of(cluster, f"alone-{number}"), rate=_RATE)
+            calm, loud = (key_of(cluster, f"{name}-{number}") for name in ("calm", "loud"))
             job = {"urls": cluster.urls, "seconds": seconds + _SETTLE_SECONDS, "token": loud, "clients": 32}
             with started("flood", job) as flooding:
                 beside = stage.run(cluster, "calm", seconds=seconds, token=calm, rate=_RATE, warm_up=_SETTLE_SECONDS)
@@ -36,9 +33,11 @@ def flood(stage: Stage) -> list[Figures]:
     return list(repetitions)
 
 
-def _key(cluster: Cluster, owner: str) -> str:
+def key_of(cluster: Cluster, owner: str | None) -> str:
+    """Create a key of a user, or of an administrator if no owner is given."""
+    role = ["--role", "admin"] if owner is None else ["--role", "user", "--owner", owner]
     made = subprocess.run(
-        own_command("keys", "create", "--role", "user", "--owner", owner),
+        own_command("keys", "create", *role),
         env=cluster.child_environment(),
         cwd=ROOT,
         capture_output=True,

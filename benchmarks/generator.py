@@ -1,5 +1,3 @@
-"""Load generator, a process of its own: reads one load as JSON from stdin, prints its measurements as JSON."""
-
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
@@ -8,7 +6,17 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from benchmarks import loads_feed, loads_flood, loads_own, loads_polls, loads_raw, loads_runs, loads_stops
+from benchmarks import (
+    loads_crowd,
+    loads_feed,
+    loads_flood,
+    loads_own,
+    loads_polls,
+    loads_raw,
+    loads_reads,
+    loads_runs,
+    loads_stops,
+)
 from benchmarks.wire import Unexpected
 
 Load = Callable[..., Awaitable[dict[str, float]]]
@@ -19,12 +27,14 @@ LOADS: Final[dict[str, Load]] = {
     "submit-to-runner": loads_runs.submit_to_runner,
     "stop-to-runner": loads_stops.stop_to_runner,
     "event-to-client": loads_feed.event_to_client,
+    "event-to-crowd": loads_crowd.event_to_crowd,
     "parked-polls": loads_polls.parked_polls,
     "heartbeats": loads_polls.heartbeats,
     "claims": loads_polls.claims,
     "claim-rate": loads_polls.claim_rate,
     "calm": loads_flood.calm,
     "flood": loads_flood.flood,
+    "reads": loads_reads.reads,
     "raw-submissions": loads_raw.raw_submissions,
     "raw-lives": loads_raw.raw_lives,
     "raw-hand-over": loads_raw.raw_hand_over,

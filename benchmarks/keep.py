@@ -1,5 +1,3 @@
-"""Figures in a file, so that rows can be measured one at a time, when the machine is at rest."""
-
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,16 +5,19 @@ import orjson
 
 from benchmarks.figures import Measured
 from benchmarks.report import Results
+from benchmarks.rows import ROWS
 
 
 def kept(path: Path, fresh: Results) -> Results:
     """Write the measurements into the file in place of earlier ones of the same rows; return all rows in it.
 
-    Figures of another machine or of other versions are dropped: the stated facts would not be theirs.
+    Figures of another machine or of other versions are dropped: the stated facts would not be theirs. So are those
+    of rows that have other figures now.
     """
     before = read(path) if path.exists() else None
     if before is not None and _comparable(before) == _comparable(fresh):
-        fresh = Results(fresh.machine, fresh.generator, {**before.measured, **fresh.measured})
+        still = {row.name: old for row in ROWS if (old := before.measured.get(row.name)) and row.is_complete(old)}
+        fresh = Results(fresh.machine, fresh.generator, {**still, **fresh.measured})
     path.write_bytes(orjson.dumps(asdict(fresh), option=orjson.OPT_INDENT_2))
     return fresh
 

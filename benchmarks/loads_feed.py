@@ -1,6 +1,6 @@
-"""Loads of the feed: the time of an event from a client's POST to every follower."""
-
 import asyncio
+from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
 
@@ -13,15 +13,37 @@ from benchmarks.wire import Connection, Stream, connect, connect_stream, request
 MARK = b"beat-"
 DIGITS = 8
 POSTERS = 4
+# Wait so long for deliveries after the last event.
+LATE_SECONDS = 5
 
 
-class Audience:
+class Arrivals:
+    """Record of the events that clients got: `sent_at` by number, and the seconds of each delivery."""
+
     def __init__(self) -> None:
         self.sent_at: dict[int, float] = {}
-        self.delays: list[float] = []
-        self.streams: list[Stream] = []
+        # An array: millions of deliveries would be as many objects.
+        self.delays = array("d")
         self._awaited = 0
         self._complete = asyncio.Event()
+
+    def took(self, delay: float) -> None:
+        self.delays.append(delay)
+        if len(self.delays) >= self._awaited:
+            self._complete.set()
+
+    async def complete(self, count: int) -> None:
+        self._awaited = count
+        self._complete.clear()
+        if len(self.delays) < count:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._complete.wait(), LATE_SECONDS)
+
+
+class Audience(Arrivals):
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[Stream] = []
 
     async def gather(self, url: str, size: int) -> None:
         for first in range(0, size, 50):
@@ -35,16 +57,7 @@ class Audience:
         place = frame.find(MARK)
         if place >= 0:
             first = place + len(MARK)
-            self.delays.append(perf_counter() - self.sent_at[int(frame[first : first + DIGITS])])
-            if len(self.delays) >= self._awaited:
-                self._complete.set()
-
-    async def complete(self, count: int) -> None:
-        self._awaited = count
-        self._complete.clear()
-        if len(self.delays) < count:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._complete.wait(), 5)
+            self.took(perf_counter() - self.sent_at[int(frame[first : first + DIGITS])])
 
     def leave(self) -> None:
         for stream in self.streams:
@@ -61,18 +74,24 @@ async def event_to_client(urls: list[str], *, seconds: float, clients: int, rate
     connections = [await connect(urls[0]) for _ in range(POSTERS)]
     session_id = orjson.loads(await connections[0].expect(201, request("POST", "/runs", new_run())))["session_id"]
     await audience.gather(urls[-1], clients)
-    await _post(audience, connections, session_id, rate, range(int(rate)))
+    await post_events(audience.sent_at, connections, session_id, rate, range(int(rate)))
     await audience.complete(int(rate) * clients)
-    audience.delays.clear()
+    del audience.delays[:]
     meter = Meter()
     meter.begin()
     numbers = range(int(rate), int(rate * (seconds + 1)))
-    await _post(audience, connections, session_id, rate, numbers)
+    await post_events(audience.sent_at, connections, session_id, rate, numbers)
     meter.end()
     expected = len(numbers) * clients
     await audience.complete(expected)
     audience.leave()
-    ordered = sorted(audience.delays)
+    return delivered(audience.delays, expected, seconds)
+
+
+def delivered(delays: Sequence[float], expected: int, seconds: float) -> dict[str, float]:
+    if not delays:
+        raise ValueError("nothing was delivered within the window")
+    ordered = sorted(delays)
     return {
         "rate": len(ordered) / seconds,
         "count": len(ordered),
@@ -83,10 +102,13 @@ async def event_to_client(urls: list[str], *, seconds: float, clients: int, rate
     }
 
 
-async def _post(
-    audience: Audience, connections: list[Connection], session_id: str, rate: float, numbers: range
+async def post_events(
+    sent_at: dict[int, float], connections: list[Connection], session_id: str, rate: float, numbers: range
 ) -> None:
-    """Post the events at their times, by several connections in turn, so that a slow answer delays no other event."""
+    """Post the events at their times, by several connections in turn, so that a slow answer delays no other event.
+
+    Puts the time (perf_counter) of each into `sent_at`, just before it is written.
+    """
     began = perf_counter()
 
     async def poster(connection: Connection, share: range) -> None:
@@ -100,7 +122,7 @@ async def _post(
                 "content": f"{MARK.decode()}{number:0{DIGITS}}",
             }
             content = request("POST", f"/sessions/{session_id}/events", event)
-            audience.sent_at[number] = perf_counter()
+            sent_at[number] = perf_counter()
             await connection.expect(201, content)
 
     async with asyncio.TaskGroup() as tasks:

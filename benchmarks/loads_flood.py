@@ -1,5 +1,3 @@
-"""Loads of a calm caller and of a flood: submissions, reads, and invalid tokens."""
-
 import asyncio
 import random
 from collections.abc import AsyncIterator

@@ -1,5 +1,3 @@
-"""Loads against servers that do nothing: the generator's own cost, and the machine's pace."""
-
 import asyncio
 import resource
 from time import perf_counter
@@ -16,8 +14,6 @@ ANSWER: Final = b"HTTP/1.1 201 Created\r\ncontent-length: 96\r\ncontent-type: ap
 
 
 class Trivial(asyncio.Protocol):
-    """Server that answers all input without parsing it: a request of ours comes in one piece."""
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 

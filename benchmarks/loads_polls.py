@@ -1,5 +1,3 @@
-"""Loads of runners that wait, send heartbeats, or find exactly one run."""
-
 import asyncio
 from collections.abc import Sequence
 from time import perf_counter
@@ -47,9 +45,6 @@ async def parked_polls(
 
 
 async def heartbeats(urls: list[str], *, seconds: float, runner_ids: Sequence[str], every: float) -> dict[str, float]:
-    """Send a heartbeat of each runner once in `every` seconds, evenly spread, by 64 connections that wait for each
-    answer.
-    """
     meter = Meter()
     began_at = perf_counter() + 0.5
     most = 64
@@ -74,7 +69,6 @@ async def heartbeats(urls: list[str], *, seconds: float, runner_ids: Sequence[st
 
 
 async def claims(urls: list[str], *, samples: int, tag: str) -> dict[str, float]:
-    """Poll for one run after the other: each is submitted just before its poll, with a tag that only it demands."""
     meter = Meter()
     submitter, runner = await connect(urls[0]), await connect(urls[-1])
     runner_id = await register(runner, f"claims-{tag}", [tag])

@@ -106,8 +106,6 @@ async def raw_hand_over(urls: list[str], *, seconds: float) -> dict[str, float]:
 
 
 async def raw_events(urls: list[str], *, seconds: float) -> dict[str, float]:
-    """Insert one event, number it, read it, on one connection: the time that Postgres alone needs for an event."""
-
     async def append(connection: Postgres) -> int:
         await connection.execute(_APPEND, {"uid": new_id(""), "frame": FRAME})
         await connection.execute("SELECT sequence_feed()")

@@ -1,5 +1,3 @@
-"""Loads of submissions and of whole lives of runs."""
-
 import asyncio
 from collections.abc import Sequence
 from time import perf_counter
@@ -63,8 +61,6 @@ async def submissions(urls: list[str], *, seconds: float, clients: int, batch: i
 
 
 class Backlog:
-    """Client that keeps at least `least` runs pending: submits by the hundred whenever fewer are left."""
-
     def __init__(self, url: str, least: int) -> None:
         self._url = url
         self._least = least

@@ -1,5 +1,3 @@
-"""Loads of clients that stop runs in hand."""
-
 import asyncio
 from time import perf_counter
 

@@ -1,5 +1,3 @@
-"""Machine and versions that figures belong to, and the cost of the load generator on it."""
-
 import os
 import platform
 from datetime import UTC, datetime
@@ -38,9 +36,6 @@ def facts(servers: Servers) -> dict[str, str]:
 
 
 def generator_cost() -> dict[str, float]:
-    """Measure the generator against a server that does nothing: `rate` a second, `microseconds` of its own CPU a
-    request.
-    """
     return _against("serve-trivially")
 
 

@@ -1,5 +1,3 @@
-"""Meter of a load: the number of things that ended within one window, and how long each took."""
-
 import asyncio
 import math
 from array import array
@@ -23,7 +21,6 @@ class Meter:
         self._seconds = 0.0
 
     async def window(self, seconds: float, *, warm_up: float = 1.0) -> None:
-        """Run the load for `warm_up` uncounted, then for `seconds` counted; print both ends for the controller."""
         await asyncio.sleep(warm_up)
         self.begin()
         await asyncio.sleep(seconds)
@@ -39,7 +36,6 @@ class Meter:
         print(ENDS, flush=True)
 
     def note(self, began: float, count: int = 1) -> None:
-        """Count a thing that began at `began` (perf_counter) and has ended, with weight `count`."""
         if self._began_at and not self.over:
             self.count += count
             self.latencies.append(perf_counter() - began)

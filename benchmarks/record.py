@@ -1,5 +1,3 @@
-"""Writer of docs/performance.md: the table of one run, its machine, the charts, and how to read all of it."""
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -12,6 +10,7 @@ _HEAD: Final = """# Performance
 
 `scripts/bench --record` writes this page, except for its last section. `scripts/bench --list` names the rows,
 `scripts/bench ROW` measures one of them, and `--json FILE` keeps every figure of every repetition.
+`scripts/bench compare REV ROW` measures a row at another revision and in this checkout in turns.
 """
 
 STORY: Final = "## What costs what\n"
@@ -29,6 +28,10 @@ _READING: Final = """## How to read it
   three, in runs a second like the figure. A ratio above 1 is the gain of group commit.
 - **CPU.** Percent of one core during the counted window, averaged over the row's loads; processes of one kind are
   added up.
+- **CPU and WAL of a life** (`ms`, `ms_…`, `wal`): CPU of web, workers, Postgres and Redis, and bytes of WAL, in the
+  counted window, for each life counted in it, its submission included; `ms` is without the load generator. `wal` is
+  without full-page images, which depend on the time since the last checkpoint; they are `wal_images`, after a
+  checkpoint just before the load and its first two seconds.
 - **Bare web before.** Requests a second that one process of FastAPI and uvicorn answered just before the row, with
   nothing behind them. It tells how fast the machine was at that moment; the targets were written where it was 7,050.
 - **Load before.** The load average before a row. With more than a few tenths the row competed with other work.
@@ -36,8 +39,12 @@ _READING: Final = """## How to read it
   submissions running beside it. Submit-to-runner and stop-to-runner are measured from just before the POST is written
   to the end of the poll's answer; event-to-client from just before the POST is written to the arrival of the whole
   frame, for every client. All use one clock, in the generator. The first seconds of each load are not counted.
+- **10,000 clients** are one process of the generator, which parses what many streams get once. `gaps` counts events
+  whose position does not follow the one before it on the same stream; `kib` is the growth of all web processes, which
+  are new in each repetition. The row gives up where a process may not have so many open files or local ports.
 - **`quick` rows** were taken once, smaller and shorter: they show that it works, not how fast it is. In them the
-  backlog ends at 100 k runs, 1,000 polls are parked, 15,000 runs finish and 20,000 are claimed or delayed.
+  backlog ends at 100 k runs, 1,000 polls are parked, 15,000 runs finish and 20,000 are claimed or delayed, and 500
+  clients stand for 10,000.
 - **Busy machines.** Other work on the machine makes the batches of group commit larger: CPU and queries for a
   heartbeat or a poll are then lower than at rest.
 - **Unexpected answers** end a row without a figure.
@@ -45,7 +52,6 @@ _READING: Final = """## How to read it
 
 
 def record(results: Results, directory: Path) -> None:
-    """Write performance.md and its charts into `directory`; the chapter written by hand stays as it is."""
     path = directory / "performance.md"
     drawn = draw(results.measured, directory)
     parts = [

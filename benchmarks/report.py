@@ -1,6 +1,4 @@
-"""Benchmark results as a plain table."""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Goal, GoalResult, Measured
@@ -20,7 +18,7 @@ HEADINGS = (
     "taken",
 )
 # Readings that explain a goal and are no figures of their own.
-_ASIDES = ("cpu_", "first_")
+ASIDES = ("cpu_", "first_", "last_")
 
 
 @dataclass
@@ -46,12 +44,9 @@ def cost_line(own: Mapping[str, float]) -> str:
 
 def cells(row: Row, measured: Measured) -> list[tuple[str, ...]]:
     lines = [_judged(verdict) for verdict in measured.verdicts(row.goals)]
+    lines += [_plain(measured, name, unit) for name, unit in row.besides]
     if not row.goals:
-        lines = [
-            (f"{name} {short(measured.spread(name).middle)}", "", "", _ends(measured, name), "", "")
-            for name in measured.repetitions[0]
-            if not name.startswith(_ASIDES)
-        ]
+        lines = [_plain(measured, name) for name in measured.repetitions[0] if not name.startswith(ASIDES)]
     cpu = ", ".join(f"{name} {share:.0f}" for name, share in measured.cpu.items())
     pace = short(measured.pace_before) if measured.pace_before else ""
     first, *others = lines
@@ -66,8 +61,11 @@ def all_cells(results: Results) -> list[tuple[str, ...]]:
 
 
 def table(results: Results) -> str:
-    lines = [HEADINGS, *all_cells(results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    return aligned([HEADINGS, *all_cells(results)])
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
@@ -95,9 +93,10 @@ def _judged(verdict: GoalResult) -> tuple[str, ...]:
     )
 
 
-def _ends(measured: Measured, name: str) -> str:
+def _plain(measured: Measured, name: str, unit: str = "") -> tuple[str, ...]:
     spread = measured.spread(name)
-    return f"{short(spread.least)} / {short(spread.most)}"
+    ends = f"{short(spread.least)} / {short(spread.most)}"
+    return (f"{name} {short(spread.middle)} {unit}".rstrip(), "", "", ends, "", "")
 
 
 def _taken(measured: Measured) -> str:

@@ -1,5 +1,3 @@
-"""Stage of a row: starts the cluster it needs, runs loads against it, and accounts for the CPU."""
-
 import os
 import subprocess
 import sys
@@ -23,13 +21,11 @@ Processes = Mapping[str, Sequence[psutil.Process]]
 
 
 class LoadFailed(Exception):
-    """Raised when a load got an unexpected answer; the generator itself has printed it."""
+    pass
 
 
 @dataclass
 class Stage:
-    """Stage passed to rows. ``quick`` makes them smaller and shorter, once each instead of ``repetitions`` times."""
-
     servers: Servers
     directory: Path
     quick: bool
@@ -55,8 +51,8 @@ class Stage:
     ) -> dict[str, float]:
         """Run one load in a generator of its own; return its measurements, and each part's CPU as `cpu_…`.
 
-        `watch` is read at both ends of the window: its growth a second is added under its names, and its first reading
-        as `first_…`. Raises LoadFailed.
+        `watch` is read at both ends of the window: its growth a second is added under its names, and its readings as
+        `first_…` and `last_…`. Raises LoadFailed.
         """
         window = Window(cluster.processes, watch)
         figures = generate(load, {"urls": cluster.urls, **arguments}, window)
@@ -91,7 +87,7 @@ class Window:
         seconds = self._usage.elapsed()
         for name, last in self._watch().items():
             self.watched[name] = (last - self._first[name]) / seconds
-            self.watched[f"first_{name}"] = self._first[name]
+            self.watched |= {f"first_{name}": self._first[name], f"last_{name}": last}
 
 
 def generate(load: str, job: Mapping[str, Any], window: Window | None = None) -> dict[str, float]:

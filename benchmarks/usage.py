@@ -1,5 +1,3 @@
-"""CPU usage of each part while a load ran."""
-
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
@@ -16,7 +14,6 @@ class Usage:
         return perf_counter() - self._began_at
 
     def shares(self, now: Mapping[str, Sequence[psutil.Process]]) -> dict[str, float]:
-        """Return percent of one core by group, of its current processes; new ones count from their birth."""
         elapsed = self.elapsed()
         shares = {}
         for name, processes in now.items():

@@ -1,5 +1,3 @@
-"""Minimal HTTP client: one keep-alive connection, one request at a time, no response headers kept."""
-
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,12 +10,10 @@ Answer = tuple[int, bytes]
 
 
 class Unexpected(Exception):
-    """Raised for a response that makes the measurement worthless: a load counts good answers only."""
+    pass
 
 
 class Connection(asyncio.Protocol):
-    """Connection to one replica. Use `connect`; then `call`, never twice at once."""
-
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -65,8 +61,6 @@ class Connection(asyncio.Protocol):
 
 
 class Stream(Connection):
-    """Connection that follows the feed: `on_frame` gets each whole frame as soon as it has arrived."""
-
     def __init__(self, on_frame: Callable[[bytes], None]) -> None:
         super().__init__()
         self._on_frame = on_frame
@@ -92,12 +86,12 @@ class Stream(Connection):
 
 
 async def connect(url: str) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, *_address(url))
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, *address(url))
     return connection
 
 
 async def connect_stream(url: str, on_frame: Callable[[bytes], None]) -> Stream:
-    _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(on_frame), *_address(url))
+    _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(on_frame), *address(url))
     return stream
 
 
@@ -111,6 +105,6 @@ def request(method: str, path: str, body: Any = None, *, token: str = "") -> byt
     return head.encode() + b"\r\n" + content
 
 
-def _address(url: str) -> tuple[str, int]:
+def address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "127.0.0.1", parts.port or 80

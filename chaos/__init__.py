@@ -1,1 +1,0 @@
-"""Fault injection on a whole cluster under load, with a verdict on each promise."""

@@ -1,5 +1,3 @@
-"""Command line of scripts/chaos."""
-
 import argparse
 import signal
 import sys
@@ -25,7 +23,8 @@ def main() -> int:
     seed = SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
     seconds = _QUICK_SECONDS if asked.quick else asked.minutes * 60
     campaign = Campaign(seed, seconds, rate=asked.rate, gap=2.5 if asked.quick else asked.gap)
-    print(f"seed {seed}, {seconds:g} s of faults:")
+    paths = "with" if campaign.fast_paths else "without"
+    print(f"seed {seed}, {seconds:g} s of faults {paths} fast paths:")
     for fault in schedule(seed, seconds, gap=campaign.gap):
         print(f"  {fault}")
     # Exit as Ctrl-C does, so that no process is left running.

@@ -1,5 +1,3 @@
-"""Clients of the load: submit, resume, stop, delete, read and write events, without a pause."""
-
 import asyncio
 import uuid
 from collections import deque
@@ -18,8 +16,6 @@ _LONGEST_BACKLOG = 150
 
 @dataclass
 class Clients:
-    """All clients. ``rate`` is their submissions a second together, as long as runs are executed."""
-
     wire: Wire
     rate: float
     random: Random

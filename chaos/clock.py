@@ -31,14 +31,12 @@ time.time_ns = lambda: _TIME_NS() + _offset() * 1_000_000_000
 
 
 def install(directory: Path) -> Path:
-    """Install the hook; processes with the returned path as PYTHONPATH run it."""
     (directory / "sitecustomize.py").write_text(_HOOK.format(place=str(directory)))
     return directory
 
 
 @contextmanager
 def skewed(directory: Path, processes: Iterable[psutil.Process], seconds: int) -> Iterator[None]:
-    """Skew the clocks of the processes by so many seconds for the block; then they jump back."""
     files = [directory / str(process.pid) for process in processes]
     for file in files:
         file.write_text(str(seconds))

@@ -1,5 +1,3 @@
-"""Cluster under test: `coordinator up` with a balancer, on servers of its own, with a network in between."""
-
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -97,7 +95,7 @@ class ChaosCluster:
 
 
 @contextmanager
-def running_cluster(directory: Path) -> Iterator[ChaosCluster]:
+def running_cluster(directory: Path, *, fast_paths: bool) -> Iterator[ChaosCluster]:
     with ExitStack() as held:
         postgres = OwnPostgres(new_directory(directory, "postgres"))
         held.callback(lambda: postgres.server.stop("immediate"))
@@ -118,6 +116,7 @@ def running_cluster(directory: Path) -> Iterator[ChaosCluster]:
         port = own_ports(len(WEBS) + 1)
         replicas = ("--web", str(len(WEBS)), "--workers", str(len(WORKERS)), "--no-runner")
         environment = {f"COORDINATOR_{name.upper()}": value for name, value in SETTINGS.items()}
+        environment["COORDINATOR_FAST_PATHS"] = str(int(fast_paths))
         servers = {"DATABASE_URL": to_postgres.url, "REDIS_URL": to_redis.url}
         balanced = ("--lb", "--lb-port", str(port + len(WEBS)))
         up = Up(data, port, *replicas, *balanced, PYTHONPATH=str(clocks), **servers, **environment)

@@ -1,5 +1,3 @@
-"""Execution of each fault, and its undoing."""
-
 import signal
 import threading
 import time
@@ -67,7 +65,6 @@ class Faults:
             thread.join(_DEPLOY_SECONDS + 60)
 
     def faults_of_faults(self) -> list[str]:
-        """Return errors of the faults themselves, among them a deploy that failed while no other fault was active."""
         failed = [
             done for done in self.done if done.fault.kind is Kind.DEPLOY and not done.outcome.startswith("exit code 0")
         ]
@@ -177,7 +174,6 @@ class Faults:
                     time.sleep(fault.seconds)
 
     def _empty_again(self) -> None:
-        """Remove the limit at Redis' current address; one restarted meanwhile has no limit any more."""
         client = sync_client(self.cluster.redis.url, answer_timeout=30)
         client.config_set("maxmemory", "0")
         client.close()

@@ -1,7 +1,3 @@
-"""Ledger of the load: answers that clients and runners got, and what they did; one side of every comparison of the
-verdict.
-"""
-
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -62,8 +58,6 @@ class Report:
 
 @dataclass
 class Ledger:
-    """All records. ``accepted`` maps idempotency keys to runs, ``session_of`` to their sessions."""
-
     accepted: dict[str, str] = field(default_factory=dict)
     session_of: dict[str, str] = field(default_factory=dict)
     # Keys that got different runs at different times.

@@ -1,5 +1,3 @@
-"""Mixed load: clients and runners in a thread of their own, deployed runners as processes."""
-
 import asyncio
 import threading
 import time
@@ -100,7 +98,6 @@ class Load:
             self._loop.call_soon_threadsafe(self.runners[name].thaw)
 
     def die(self) -> None:
-        """Let a new runner start a run and die for good, while other runners go on sending heartbeats."""
         if self._clients is not None:
             dying = die_with_a_run(self._clients.wire, f"mortal-{next(self._deaths)}")
             asyncio.run_coroutine_threadsafe(dying, self._loop).result(120)
@@ -130,7 +127,6 @@ class Load:
         self._do(Clients.resume, session_id)
 
     def unheard(self) -> set[str]:
-        """Return runs whose end a deployed runner reported once, without an accepting answer."""
         return {
             entry["run_id"]
             for runner in self.deployed.values()
@@ -175,7 +171,6 @@ class Load:
         eventually(done, within, every=0.2, what=what)
 
     def _keep(self) -> None:
-        """Restart dead deployed runners, as a service manager does, and update the clients' backlog."""
         while not self._ended.wait(1):
             for name, runner in self.deployed.items():
                 if name not in self._frozen and not runner.alive:

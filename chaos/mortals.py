@@ -1,5 +1,3 @@
-"""Runners that take a run and die for good, and the bound within which they lose the run."""
-
 import time
 import uuid
 
@@ -25,7 +23,6 @@ _LATE = text("""
 
 
 async def die_with_a_run(wire: Wire, name: str) -> None:
-    """Register, take a run reserved for this runner, report its start, and send nothing more."""
     body = {
         "hostname": name,
         "project_dir": "/chaos",

@@ -1,5 +1,3 @@
-"""Network between our processes and a server: a proxy of each connection, which can cut or silence it."""
-
 import asyncio
 import socket
 import threading

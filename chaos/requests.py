@@ -19,7 +19,6 @@ _CLOSED_BY_THE_CLIENT = "ClosedResourceError"
 
 
 def judge_requests(failures: Iterable[Failure], done: Sequence[Done], ledger: Ledger, began: float) -> Verdict:
-    """Judge that every failure has an excuse. ``began``: when the first fault was due."""
     against: dict[str, list[str]] = {}
     failed = 0
     for failure in failures:

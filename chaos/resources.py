@@ -1,5 +1,3 @@
-"""Leak check: memory, connections and processes before the faults and after the quiet time."""
-
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,8 +18,6 @@ _MORE_MEMORY, _MORE_CONNECTIONS = 96, 15
 
 @dataclass(frozen=True)
 class Usage:
-    """Usage at one moment: MiB of each process, connections to both servers, processes by name."""
-
     memory: dict[str, int]
     postgres: int
     redis: int

@@ -1,5 +1,3 @@
-"""Runners of the load: send claim tokens and repeat reports until decided; some are slow, some die, some freeze."""
-
 import asyncio
 import time
 import uuid
@@ -66,12 +64,10 @@ class Runner:
             await asyncio.sleep(self._random.uniform(0, 5))
 
     def kill(self) -> None:
-        """Die with all runs in hand, without a report; another process of the identity follows."""
         if self._life is not None:
             self._life.cancel()
 
     def freeze(self) -> None:
-        """Stop until `thaw`, then go on: reports may concern runs lost meanwhile."""
         self._awake.clear()
 
     def thaw(self) -> None:

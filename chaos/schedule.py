@@ -1,5 +1,3 @@
-"""Schedule of faults: a pure function of the seed, so that a failed campaign can be repeated."""
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,5 +1,3 @@
-"""`coordinator runner` itself under faults: behind a proxy that answers in our place, on a machine that sleeps."""
-
 import os
 import signal
 import subprocess
@@ -20,9 +18,11 @@ from sqlalchemy import Engine, text
 from chaos.cluster import signal_all
 from chaos.ledger import Ledger
 from chaos.verdict import Verdict
+from models.schema.sql import sql
 from runtime.processes import family
 from testkit.answering_proxy import ANSWERS, answering_proxy
 from testkit.cluster import COMMAND
+from testkit.recorded_events import RECORDED_EVENTS
 
 TAG: Final = "shipped"
 LINES: Final = 10
@@ -33,15 +33,16 @@ _JOB: Final = (
     'print(\'{"result_text": "done"}\')'
 )
 _RUNS: Final = text("SELECT run_id, status, attempt, error FROM runs WHERE run_id = ANY(:runs)")
-_SAID: Final = text("""
+_SAID: Final = sql(
+    """
     SELECT run_id, frame -> 'data' ->> 'event_type' AS kind, frame -> 'data' -> 'content' -> 0 ->> 'text' AS line
-    FROM events WHERE kind = 'event' AND run_id = ANY(:runs) ORDER BY run_id, feed_pos, id
-""")
+    FROM $recorded WHERE kind = 'event' AND run_id = ANY(:runs) ORDER BY run_id, feed_pos, id
+""",
+    recorded=RECORDED_EVENTS,
+)
 
 
 class Shipped:
-    """Two runners, and a run submitted for them every EVERY_SECONDS until `finish`."""
-
     def __init__(self, url: str, directory: Path, ledger: Ledger, seed: int) -> None:
         self._url = url
         self._directory = directory
@@ -134,7 +135,6 @@ class Shipped:
 
 
 def judge_shipped(engine: Engine, runs: Sequence[str]) -> Verdict:
-    """Judge that each run completed, and that its last attempt told every line once, in order, and one result."""
     with engine.connect() as connection:
         found = {row.run_id: row for row in connection.execute(_RUNS, {"runs": list(runs)})}
         said: dict[str, list[tuple[str, str]]] = {run_id: [] for run_id in runs}

@@ -1,5 +1,3 @@
-"""Verdict: for each promise, the ledger compared with the database."""
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from chaos.ledger import Delivery, Ledger
 from chaos.mortals import late_losses
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.schema.sql import sql
+from testkit.recorded_events import RECORDED_EVENTS
 
 _MOST_FINDINGS = 5
 
@@ -22,13 +22,16 @@ _UNFINISHED = text("""
     FROM runs r LEFT JOIN runners l USING (runner_id) WHERE r.completed_at IS NULL
 """)
 # Includes deleted sessions: removed events are kept aside (testkit.removed_events).
-_HISTORY = text("""
-    SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM events WHERE kind = 'run_updated'
+_HISTORY = sql(
+    """
+    SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM $recorded WHERE kind = 'run_updated'
     UNION ALL
     SELECT run_id, id, session_id, CAST(frame AS text) AS frame FROM removed_events WHERE kind = 'run_updated'
     ORDER BY run_id, id
-""")
-_DELETED = text("SELECT session_id FROM events WHERE kind = 'session_deleted'")
+""",
+    recorded=RECORDED_EVENTS,
+)
+_DELETED = sql("SELECT session_id FROM $recorded WHERE kind = 'session_deleted'", recorded=RECORDED_EVENTS)
 _KEYS = text("""
     SELECT labels ->> 'key' AS key, count(*) AS number FROM runs WHERE labels ? 'key' GROUP BY 1 HAVING count(*) > 1
 """)
@@ -39,10 +42,13 @@ _CARRYING = text("""
 _CHILDREN = text("""
     SELECT session_id FROM runs WHERE execution_mode = 'async_callback' AND parent_session_id IS NOT NULL
 """)
-_CONTENTS = text("""
-    SELECT frame -> 'data' ->> 'content' AS key FROM events WHERE kind = 'event'
+_CONTENTS = sql(
+    """
+    SELECT frame -> 'data' ->> 'content' AS key FROM $recorded WHERE kind = 'event'
     UNION ALL SELECT frame -> 'data' ->> 'content' FROM removed_events WHERE kind = 'event'
-""")
+""",
+    recorded=RECORDED_EVENTS,
+)
 
 
 @dataclass
@@ -99,7 +105,6 @@ def judge(engine: Engine, ledger: Ledger) -> list[Verdict]:
 
 
 def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Verdict:
-    """Judge that accepted submissions and runs, those of deleted sessions included, are the same, each once."""
     runs = {row.run_id for row in connection.execute(_RUNS)}
     told = {line.run_id: line.session_id for _, lines in histories(connection) for line in lines[:1]}
     deleted = set(connection.execute(_DELETED).scalars())
@@ -120,7 +125,6 @@ def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Verd
 
 
 def one_owner(connection: Connection, _ledger: Ledger) -> Verdict:
-    """Judge that each run made allowed transitions only, belonged to one runner at a time, and ended once."""
     status_of = {row.run_id: row.status for row in connection.execute(_RUNS)}
     findings: list[str] = []
     number = claims = 0
@@ -189,7 +193,6 @@ def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Verd
 
 
 def events_are_told_once(connection: Connection, ledger: Ledger) -> Verdict:
-    """Judge that each event answered 201 is in the history once, however often it was sent."""
     told = Counter(row.key for row in connection.execute(_CONTENTS))
     written = [key for keys in ledger.events.values() for key in keys]
     findings = [f"the event {key} is told {told[key]} times" for key in written if told[key] != 1]
@@ -197,7 +200,6 @@ def events_are_told_once(connection: Connection, ledger: Ledger) -> Verdict:
 
 
 def children_are_told_once(connection: Connection, _ledger: Ledger) -> Verdict:
-    """Judge that each ended child is named in one started run of its parent."""
     prompts: dict[str, list[str]] = {}
     for row in connection.execute(_CARRYING):
         if row.began:

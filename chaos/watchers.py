@@ -1,5 +1,3 @@
-"""Clients of the feed that change between instances, and what each must have seen at the end."""
-
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -13,7 +11,9 @@ from sqlalchemy import text
 
 from chaos.clients import KEPT
 from chaos.cluster import ChaosCluster
+from models.schema.sql import sql
 from testkit.feed_follower import Connection, Follower, Message, sent_data
+from testkit.recorded_events import RECORDED_EVENTS
 from testkit.removed_events import keep_removed
 from testkit.waiting import eventually
 
@@ -30,7 +30,7 @@ _HISTORY = text("""
 _REMOVED = text("SELECT feed_pos FROM removed_events")
 _LAST = text("SELECT kind, session_id, max(feed_pos) AS position FROM events GROUP BY kind, session_id")
 _EPOCH = text("SELECT epoch FROM feed_head")
-_UNNUMBERED = text("SELECT count(*) FROM events WHERE feed_pos IS NULL")
+_UNNUMBERED = sql("SELECT count(*) FROM $recorded WHERE feed_pos IS NULL", recorded=RECORDED_EVENTS)
 
 
 def digest(event: str, data: str) -> int:
@@ -39,8 +39,6 @@ def digest(event: str, data: str) -> int:
 
 
 class HoppingClient(Follower):
-    """Follower that stores each event's position and digest; a balancer's own response is no stream."""
-
     def __init__(self, urls: Sequence[str], query: dict[str, Any], *, balanced: bool, **how: Any) -> None:
         self.positions = array("q")
         self.digests = array("L")
@@ -96,7 +94,6 @@ class Watchers:
             watcher.client.stop()
 
     def differences(self) -> list[str]:
-        """Return what a client saw twice, out of order, not at all or changed, and missing positions."""
         found: list[str] = []
         places = [0] * len(self.all)
         with self._engine.connect().execution_options(yield_per=2000) as connection:

@@ -1,7 +1,3 @@
-"""Calls of the load: to any web process or through the balancer, each recorded; calls that need a decision are
-repeated.
-"""
-
 import asyncio
 import time
 from collections.abc import Mapping
@@ -76,7 +72,6 @@ class Wire:
 
 
 def _with_causes(error: BaseException) -> str:
-    """Format an HTTP client's error with its causes: a connection that was reset, or one that the client closed."""
     texts = [repr(error)]
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause

@@ -1,1 +1,0 @@
-"""The `coordinator` command: composes the packages into processes, and is a client of the API."""

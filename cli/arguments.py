@@ -1,5 +1,3 @@
-"""Conversion of client command-line arguments to JSON."""
-
 import json
 from typing import Any
 
@@ -18,7 +16,7 @@ def parameters(prompt: str, params: list[str]) -> dict[str, Any]:
         key, equals, value = param.partition("=")
         if not equals or not key.removesuffix(":"):
             raise typer.BadParameter(f"{param!r} is not KEY=VALUE or KEY:=JSON", param_hint="--param")
-        found[key.removesuffix(":")] = _json(key, value) if key.endswith(":") else value
+        found[key.removesuffix(":")] = _json(key, value, "--param") if key.endswith(":") else value
     if not found:
         raise typer.BadParameter("say what is to be done: a prompt, or --param KEY=VALUE", param_hint="PROMPT")
     return found
@@ -31,6 +29,28 @@ def pairs(labels: list[str]) -> dict[str, str]:
         if not key or not equals:
             raise typer.BadParameter(f"{label!r} is not KEY=VALUE", param_hint="--label")
         found[key] = value
+    return found
+
+
+def filters(given: list[str]) -> dict[str, list[str]]:
+    """Return the values of each NAME=VALUE by name; a value may hold further equals signs."""
+    found: dict[str, list[str]] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not name or not equals or not value:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--filter")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def changes(given: list[str]) -> dict[str, Any]:
+    """Return the value of each FIELD=TEXT or FIELD:=JSON by field."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name.removesuffix(":"):
+            raise typer.BadParameter(f"{each!r} is not FIELD=VALUE or FIELD:=JSON", param_hint="--set")
+        found[name.removesuffix(":")] = _json(name, value, "--set") if name.endswith(":") else value
     return found
 
 
@@ -54,8 +74,8 @@ def _from_stdin() -> str:
         raise typer.BadParameter("stdin is not UTF-8", param_hint="PROMPT") from None
 
 
-def _json(key: str, value: str) -> Any:
+def _json(key: str, value: str, option: str) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise typer.BadParameter(f"the value of {key}= is not JSON: {error}", param_hint="--param") from None
+        raise typer.BadParameter(f"the value of {key}= is not JSON: {error}", param_hint=option) from None

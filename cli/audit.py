@@ -1,5 +1,3 @@
-"""`coordinator audit`: the audit log, read from the database directly, whether a web process runs or not."""
-
 import json
 from typing import Annotated
 
@@ -7,7 +5,6 @@ import typer
 
 from cli.client import AsJson
 from cli.database import Data, nearest_database
-from cli.tables import print_table
 from runtime.terminal import say
 
 
@@ -31,4 +28,6 @@ def audit(
         say(json.dumps([entry_json(entry) for entry in entries], indent=2))
         return
     rows = [(entry.at, entry.act, entry.by, entry.target, entry.owner) for entry in entries]
+    from cli.tables import print_table
+
     print_table(("at", "act", "by", "target", "owner"), rows)

@@ -97,7 +97,7 @@ def submit(
     async def work(client: "CoordinatorClient") -> int:
         submitted = await client.submit(request, idempotency_key=key or None)
         if wait:
-            return await _follow(client, submitted["run_id"], as_json=as_json)
+            return await follow(client, submitted["run_id"], as_json=as_json)
         views.show_submitted(submitted, as_json=as_json)
         return 0
 
@@ -151,7 +151,7 @@ def run(
     """Show a run, with its result if it has one."""
 
     async def work(client: "CoordinatorClient") -> int:
-        return await _follow(client, run_id, wait=wait, log=log, as_json=as_json)
+        return await follow(client, run_id, wait=wait, log=log, as_json=as_json)
 
     call(url, token, work, ca=ca)
 
@@ -197,7 +197,7 @@ def stop(
     call(url, token, work, ca=ca)
 
 
-async def _follow(
+async def follow(
     client: "CoordinatorClient", run_id: str, *, wait: bool = True, log: bool = False, as_json: bool = False
 ) -> int:
     from cli import views
@@ -219,7 +219,6 @@ async def _follow(
 def call(
     urls: list[str] | None, token: str, work: "Callable[[CoordinatorClient], Awaitable[int]]", *, ca: str = ""
 ) -> None:
-    """Run the work with a client and exit with its code; print an error as one line."""
     import asyncio
     import sys
 

@@ -1,5 +1,3 @@
-"""Database access of commands that bypass the web processes: choice, operator's name, error messages."""
-
 import os
 import pwd
 import socket
@@ -36,7 +34,6 @@ def data_directory(given: Path | None, settings: "Settings") -> Path:
 
 @contextmanager
 def database(settings: "Settings", name: str) -> "Iterator[Engine]":
-    """Open an engine of one connection under this application name; `sentences` reports its errors."""
     from runtime.postgres import sync_engine
 
     with sentences(settings):
@@ -104,7 +101,6 @@ def nearest_database(data: Path | None, name: str) -> "AbstractContextManager[En
 
 
 def operator() -> str:
-    """Return the audit log's name for the caller of a command: `local:USER@HOST`."""
     number = os.getuid()
     try:
         user = pwd.getpwuid(number).pw_name

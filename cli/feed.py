@@ -1,5 +1,3 @@
-"""`coordinator feed`: the state of the feed, and a new epoch after a restore."""
-
 import json
 from dataclasses import asdict
 from datetime import datetime

@@ -1,7 +1,3 @@
-"""`coordinator keys`: API keys, created, listed and revoked in the database directly, whether a web process runs or
-not.
-"""
-
 import json
 import re
 from dataclasses import asdict
@@ -13,7 +9,6 @@ import typer
 
 from cli.client import AsJson
 from cli.database import Data, nearest_database, operator
-from cli.tables import print_table
 from runtime.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -75,6 +70,8 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
         return
     columns = ("key_id", "role", "owner", "name", "created_at", "expires_at", "last_used_at", "state")
     head = [column.replace("_", " ") for column in columns]
+    from cli.tables import print_table
+
     print_table(head, [[row[column] for column in columns] for row in rows])
 
 
@@ -171,5 +168,4 @@ def _seconds(expires: str) -> float | None:
 
 def _shown(key: "Key") -> dict[str, Any]:
     fields = {name: value for name, value in asdict(key).items() if name not in {"secret_hash", "lives_for"}}
-    state = "revoked" if key.revoked_at is not None else "expired" if key.lives_for == 0 else "good"
-    return {**fields, "state": state}
+    return {**fields, "state": key.state}

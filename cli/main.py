@@ -1,13 +1,17 @@
 """The `coordinator` command. Imports a command's packages only when it runs, so that `--help` and clients are quick."""
 
+import gc
 import sys
 from typing import Annotated
 
 import typer
 
-from cli import audit, client, feed, keys, migrate, runner, settings, up, watch, web, worker
+from cli import audit, bulk, client, drain, feed, keys, migrate, runner, settings, top, up, watch, web, why, worker
 from runtime.terminal import complain, complain_of_fault, fit_streams, say
 
+# Imports create objects that stay. With Python's threshold of 700 the collector looks through them again and again,
+# which takes a fifth of a start.
+gc.set_threshold(100_000, 50, 100)
 app = typer.Typer(
     name="coordinator",
     help="Coordinate runs of agents and batch jobs: any number of replicas, one owner per run.",
@@ -28,9 +32,14 @@ app.command("runner", context_settings={"allow_interspersed_args": False})(runne
 app.command("submit")(client.submit)
 app.command("runs")(client.runs)
 app.command("run")(client.run)
+app.command("why")(why.why)
 app.command("runners")(client.runners)
+app.command("drain")(drain.drain)
 app.command("stop")(client.stop)
+app.command("replay")(bulk.replay)
+app.add_typer(bulk.bulk, name="bulk")
 app.command("watch")(watch.watch)
+app.command("top")(top.top)
 
 
 def _print_version(requested: bool) -> None:

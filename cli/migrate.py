@@ -1,5 +1,3 @@
-"""`coordinator migrate`: migrate the database schema to the one that this version needs."""
-
 import typer
 
 from cli.database import Data, nearest_settings, sentences

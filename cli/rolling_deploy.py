@@ -1,5 +1,3 @@
-"""Program of scripts/rolling_deploy: orders a rolling restart from a `coordinator up` and prints its progress."""
-
 import json
 import signal
 import time

@@ -1,5 +1,3 @@
-"""`coordinator runner`: take runs from a coordinator and execute a command for each."""
-
 import socket
 import sys
 from contextlib import ExitStack

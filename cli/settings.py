@@ -1,5 +1,3 @@
-"""`coordinator settings`: the settings in force, with their units and sources."""
-
 import json
 from dataclasses import asdict
 from typing import Annotated

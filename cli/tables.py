@@ -1,5 +1,3 @@
-"""Tables of commands: columns without lines, folded to fit a terminal; each row one line in a pipe."""
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
@@ -32,7 +30,6 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, str | Text]]) -> None:
-    """Print one field a line, its name before it; values may have several lines."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,5 +1,3 @@
-"""Choice of the API key or token that a client sends: from the command line, the environment or a file."""
-
 import stat
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -36,7 +34,7 @@ def warn_of_shown_token() -> None:
 
 
 class TokenFileError(ValueError):
-    """Raised for a token file that is unreadable, readable by others, or without a token."""
+    pass
 
 
 def find_token(given: str, urls: Sequence[str], settings: "Settings") -> str | None:

@@ -1,5 +1,3 @@
-"""`coordinator up`: all services from one data directory, supervised in the foreground."""
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +27,7 @@ def up(
         typer.Option("--auth", help="Require a key of every caller; create one for this machine and print it once."),
     ] = False,
     runner: Annotated[bool, typer.Option("--runner/--no-runner", help="Start a demo runner.")] = True,
+    console: Annotated[bool, typer.Option(help="In a checkout, build the console once everything serves.")] = True,
     log_format: Annotated[Literal["console", "json"] | None, typer.Option(help="Format of log lines.")] = None,
 ) -> None:
     """Start Postgres, Redis and all processes.
@@ -58,6 +57,8 @@ def up(
         drain_seconds=settings.drain_seconds,
         shutdown_seconds=settings.graceful_shutdown_seconds,
         worker_seconds=settings.worker_grace_seconds,
+        metrics_port=settings.metrics_port,
+        console=console,
     )
     try:
         code = asyncio.run(serve(wanted))

@@ -21,6 +21,7 @@ _COLOURS = {
     "failed": "red",
     "lost": "red",
     "stale": "yellow",
+    "draining": "yellow",
     "stopped": "yellow",
     "stopping": "yellow",
     "running": "cyan",
@@ -31,7 +32,7 @@ _LONGEST_CELL = 60
 
 def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
     if as_json:
-        _show_json(submitted)
+        show_json(submitted)
         return
     show(
         Text.assemble(
@@ -42,7 +43,7 @@ def show_submitted(submitted: Submitted, *, as_json: bool) -> None:
 
 def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
     if as_json:
-        _show_json(stopped)
+        show_json(stopped)
         return
     message = stopped.get("message")
     show(
@@ -52,9 +53,22 @@ def show_stopped(stopped: Stopped, *, as_json: bool) -> None:
     )
 
 
+def show_drained(runner: Runner, *, as_json: bool) -> None:
+    if as_json:
+        show_json(runner)
+        return
+    since = runner.get("draining_since")
+    reason = runner.get("drain_reason")
+    if since is None:
+        show(Text(f"{runner['runner_id']}  takes runs"))
+    else:
+        told = f": {printable_line(reason)}" if reason else ""
+        show(Text.assemble(runner["runner_id"], "  ", status_text("draining"), f" for {age(since)}{told}"))
+
+
 def show_runs(page: RunPage, *, as_json: bool) -> None:
     if as_json:
-        _show_json(page)
+        show_json(page)
         return
     rows = [
         (
@@ -78,7 +92,7 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
 
 def show_runners(runners: Sequence[Runner], *, as_json: bool) -> None:
     if as_json:
-        _show_json({"runners": runners})
+        show_json({"runners": runners})
         return
     if not runners:
         say("no runners")
@@ -92,7 +106,7 @@ def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
     in_hand = str(runner.get("runs_in_hand", ""))
     return (
         runner["runner_id"],
-        status_text("lost" if runner.get("lost") else runner["status"]),
+        status_text(state_of(runner)),
         runner["executor_profile"],
         runner["hostname"],
         _short(runner["project_dir"]),
@@ -102,10 +116,17 @@ def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
     )
 
 
+def state_of(runner: Runner) -> str:
+    """Return the state of a runner in one word: lost and stale count before draining."""
+    if runner.get("lost"):
+        return "lost"
+    return "draining" if runner.get("draining_since") and runner["status"] == "online" else runner["status"]
+
+
 def show_run(run: Run, result: Result | None, events: Sequence[Event] | None, *, as_json: bool) -> None:
     if as_json:
         more = {} if events is None else {"events": events}
-        _show_json({**run, "result": result, **more})
+        show_json({**run, "result": result, **more})
         return
     for role, line in lines_of(events or []):
         show(Text(printable(line), style="dim" if role == "system" else ""))
@@ -183,5 +204,5 @@ def status_text(status: str) -> Text:
     return Text(printable_line(status), style=_COLOURS.get(status, ""))
 
 
-def _show_json(value: Any) -> None:
+def show_json(value: Any) -> None:
     say(json.dumps(value, indent=2))

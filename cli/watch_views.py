@@ -1,8 +1,3 @@
-"""Views of feed items: one line each for terminals, one JSON object a line for programs.
-
-Texts from runs may hold anything; control characters never reach the terminal.
-"""
-
 import asyncio
 import json
 import os
@@ -68,7 +63,6 @@ def leave_with_reader(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def line(item: FeedItem, now: datetime) -> Text:
-    """Format time, kind, session and content of an item; the time is the item's own if it has one, else `now`."""
     time, kind, session_id, what = now, item.event, "", Text()
     match item.event, item.data:
         case "event", {"data": {**event}}:

@@ -1,5 +1,3 @@
-"""`coordinator web`: one web replica, on an address of its own or on a socket that a supervisor owns."""
-
 import ipaddress
 import signal
 import socket
@@ -35,11 +33,13 @@ def web(
     The drain takes COORDINATOR_DRAIN_SECONDS; SIGINT ends without it.
     """
     from runtime.logs import configure_logs, log
+    from runtime.otel_loading import need_tracing
     from runtime.processes import allow_connections, exit_now, freeze_gc, tell_ready
     from runtime.settings import load_settings
 
     settings = load_settings()
     settings.need_servers()
+    need_tracing(settings)
     if fd is not None:
         sockets = [socket.socket(fileno=fd)]
     else:
@@ -52,8 +52,11 @@ def web(
     for listener in sockets:
         log("coordinator.web").info("listening", url=_url(listener))
     from app.main import create_app
+    from runtime.addresses import advertised
 
-    server = _server(create_app(settings), settings, lambda: tell_ready(ready_fd), most, successor=successor)
+    app = create_app(settings)
+    app.state.address = advertised(settings, *sockets[0].getsockname()[:2])
+    server = _server(app, settings, lambda: tell_ready(ready_fd), most, successor=successor)
     if fd is not None:
         # Only the supervisor that owns the socket knows when another process accepts there.
         signal.signal(signal.SIGUSR1, server.hand_over)

@@ -1,5 +1,3 @@
-"""Parent of `coordinator worker --processes N`: starts, restarts and ends the worker processes."""
-
 import asyncio
 import os
 import signal
@@ -7,13 +5,14 @@ from collections.abc import Sequence
 
 from devserver.console import Console
 from devserver.supervisor import Service, Supervisor, own_command
+from runtime.settings import Settings
 
 
-def run_processes(count: int, *, threads: int, queues: Sequence[str], grace: float) -> int:
-    return asyncio.run(_run(count, threads, queues, grace))
+def run_processes(count: int, settings: Settings, *, threads: int, queues: Sequence[str]) -> int:
+    return asyncio.run(_run(count, settings, threads, queues))
 
 
-async def _run(count: int, threads: int, queues: Sequence[str], grace: float) -> int:
+async def _run(count: int, settings: Settings, threads: int, queues: Sequence[str]) -> int:
     stop = asyncio.Event()
     supervisor = Supervisor(Console("console"))
     loop = asyncio.get_running_loop()
@@ -24,7 +23,11 @@ async def _run(count: int, threads: int, queues: Sequence[str], grace: float) ->
         name = f"worker-{number}"
         arguments = ("--threads", str(threads), "--queues", ",".join(queues), "--name", name, "--lifeline", str(heard))
         command = own_command("worker", "--processes", "1", *arguments)
-        supervisor.keep(Service(name, command, child_environment(), grace=grace + 2, fds=(heard,)))
+        env = child_environment()
+        if settings.metrics_port:
+            # Each process counts for itself, so each is a target of its own.
+            env["COORDINATOR_METRICS_PORT"] = str(settings.metrics_port + number - 1)
+        supervisor.keep(Service(name, command, env, grace=settings.worker_grace_seconds + 2, fds=(heard,)))
     await stop.wait()
     await supervisor.end([lambda _name: True])
     return 0

@@ -1,5 +1,3 @@
-"""Pauses between retries."""
-
 import asyncio
 import random
 
@@ -24,5 +22,4 @@ class Backoff:
         await asyncio.sleep(self.pause(at_least))
 
     def reset(self) -> None:
-        """Begin with short pauses again, after a success."""
         self._tries = 0

@@ -14,10 +14,13 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from coordinator_client.backoff import Backoff
+from coordinator_client.bulk_calls import BulkCalls
 from coordinator_client.errors import CallFailed
 from coordinator_client.feed import Feed, FeedItem, OnConnection
+from coordinator_client.operator_calls import OperatorCalls
 from coordinator_client.requests import RunRequest
 from coordinator_client.runner_calls import RunnerCalls
+from coordinator_client.trace_context import checked_traceparent, inherited_traceparent
 from coordinator_client.transport import Transport
 from coordinator_client.types import (
     TERMINAL_STATUSES,
@@ -40,7 +43,7 @@ LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(RunnerCalls):
+class CoordinatorClient(RunnerCalls, OperatorCalls, BulkCalls):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address
@@ -55,6 +58,8 @@ class CoordinatorClient(RunnerCalls):
         ca_file: PEM file of the authorities to trust for https; default: those of SSL_CERT_FILE, else certifi's.
         patience_seconds: Time for which a failing call is repeated; 0: one try at each address.
         answer_seconds: Time that each address has for its response, besides the time that the request asks it to wait.
+        traceparent: W3C trace context that submitted runs continue; default: the environment's `TRACEPARENT`, which a
+            runner sets for a job. One that is malformed is not sent.
 
     Raises:
         ValueError: An address is no http(s) URL, `ca_file` cannot be read, or a proxy variable is invalid.
@@ -68,10 +73,13 @@ class CoordinatorClient(RunnerCalls):
         ca_file: str = "",
         patience_seconds: float = 10.0,
         answer_seconds: float = 40.0,
+        traceparent: str | None = None,
     ) -> None:
         self._transport = Transport([urls] if isinstance(urls, str) else urls, token=token, ca_file=ca_file)
         self._patience = patience_seconds
         self._answer_seconds = answer_seconds
+        trace = inherited_traceparent() if traceparent is None else checked_traceparent(traceparent)
+        self._trace_headers = {} if trace is None else {"traceparent": trace}
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,7 +118,7 @@ class CoordinatorClient(RunnerCalls):
                 404 for an unknown session or parent; 409 for a session that exists, and for a key that was used with
                 another body; 422 for an invalid field.
         """
-        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex, **self._trace_headers}
         return cast(
             "Submitted", await self._call("POST", "/runs", body=request.body(), headers=headers, expects=("run_id",))
         )
@@ -125,7 +133,9 @@ class CoordinatorClient(RunnerCalls):
         """
         keys = idempotency_keys or [uuid4().hex for _ in requests]
         runs = [{**request.body(), "idempotency_key": key} for request, key in zip(requests, keys, strict=True)]
-        answer = await self._call("POST", "/runs/batch", body={"runs": runs}, expects=("results",))
+        answer = await self._call(
+            "POST", "/runs/batch", body={"runs": runs}, headers=self._trace_headers, expects=("results",)
+        )
         return cast("list[BatchItem]", answer["results"])
 
     async def run(self, run_id: str, *, wait: float | None = None) -> Run:

@@ -1,5 +1,3 @@
-"""Errors of calls to the coordinator."""
-
 from typing import Any
 
 
@@ -9,10 +7,13 @@ class CallFailed(Exception):
     Attributes:
         retry_after: Longest pause, in seconds, that a response asked for; None when none did.
         is_transient: True if the same call may succeed later.
+        request_id: `X-Request-Id` of the call, which log lines of the coordinator name; None if no request arrived, or
+            for one item of a bulk response.
     """
 
     retry_after: float | None
     is_transient: bool
+    request_id: str | None
 
 
 class Unreachable(CallFailed):
@@ -23,12 +24,20 @@ class Unreachable(CallFailed):
         too_large: True if one response was 413: the same request will not come through, a smaller one may.
     """
 
-    def __init__(self, causes: dict[str, str], *, too_large: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        causes: dict[str, str],
+        *,
+        too_large: bool = False,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         self.causes = causes
+        self.request_id = request_id
         self.too_large = too_large
         self.retry_after = retry_after
         self.is_transient = not too_large
-        super().__init__("; ".join(f"{url}: {cause}" for url, cause in causes.items()))
+        super().__init__("; ".join(f"{url}: {cause}" for url, cause in causes.items()) + _named(request_id))
 
 
 class Refused(CallFailed):
@@ -39,12 +48,19 @@ class Refused(CallFailed):
         detail: `detail` of the response: a text, an object with a `message`, or the list of a 422.
     """
 
-    def __init__(self, status: int, detail: Any, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, detail: Any, retry_after: float | None = None, request_id: str | None = None
+    ) -> None:
         self.status = status
+        self.request_id = request_id
         self.detail = detail
         self.retry_after = retry_after
         self.is_transient = status == 429 or status >= 500
-        super().__init__(f"{status}: {describe(detail)}")
+        super().__init__(f"{status}: {describe(detail)}{_named(request_id)}")
+
+
+def _named(request_id: str | None) -> str:
+    return "" if request_id is None else f" (request {request_id})"
 
 
 def describe(detail: Any) -> str:

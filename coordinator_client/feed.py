@@ -1,5 +1,3 @@
-"""Feed reader: one sequence of events, read over as many connections and addresses as needed."""
-
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -97,7 +95,6 @@ class Feed:
             await self._rest()
 
     def _take(self, frame: ServerSentEvent) -> FeedItem | None:
-        """Return the item of a complete frame; None for a frame that only moves the position or sets the pause."""
         if frame.retry is not None:
             self._retry = max(0, frame.retry) / 1000
         if frame.id:
@@ -106,9 +103,6 @@ class Feed:
         return FeedItem(self._cursor, frame.event, json.loads(frame.data)) if frame.data else None
 
     async def _rest(self) -> None:
-        """Pause after each stream, and after each round of addresses without one. Raises Unreachable when patience is
-        over.
-        """
         if self._has_stream:
             self._has_stream = False
             self._without_since = monotonic()

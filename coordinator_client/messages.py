@@ -1,5 +1,3 @@
-"""Conversion of events to lines of output, for viewers."""
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Requests of clients and runners."""
-
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -48,7 +46,6 @@ class RunRequest:
     labels: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object to send."""
         body = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         if isinstance(self.not_before, datetime):
             body["not_before"] = self.not_before.astimezone().isoformat()
@@ -84,7 +81,6 @@ class Identity:
     instance_id: str | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object that a registration sends."""
         body: dict[str, Any] = {
             "hostname": self.hostname,
             "project_dir": self.project_dir,

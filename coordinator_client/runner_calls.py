@@ -1,12 +1,11 @@
-"""Calls of a runner: registration, polls, reports, events, heartbeats (PROTOCOL, Runners)."""
-
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
 
+from coordinator_client.calls import Calls
 from coordinator_client.requests import Identity
+from coordinator_client.trace_context import checked_traceparent
 from coordinator_client.types import (
     HeartbeatAnswer,
     ItemAnswer,
@@ -23,22 +22,7 @@ from coordinator_client.types import (
 POLL_SLACK_SECONDS = 10.0
 
 
-class RunnerCalls(ABC):
-    """Calls that a runner makes; `CoordinatorClient` inherits them."""
-
-    @abstractmethod
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: dict[str, Any] | None = None,
-        body: Any = None,
-        headers: dict[str, str] | None = None,
-        seconds: float | None = None,
-        expects: Sequence[str] = (),
-    ) -> Any: ...
-
+class RunnerCalls(Calls):
     async def register(self, identity: Identity) -> Registration:
         """Register this process, or reconnect it.
 
@@ -67,10 +51,17 @@ class RunnerCalls(ABC):
         )
         return cast("PollAnswer", answer or {})
 
-    async def report(self, runner_id: str, reports: Sequence[Report]) -> list[ItemAnswer]:
-        """Report what became of runs; return one item for each, in the same order. Repeating a report is harmless."""
+    async def report(
+        self, runner_id: str, reports: Sequence[Report], *, traceparent: str | None = None
+    ) -> list[ItemAnswer]:
+        """Report what became of runs; return one item for each, in the same order. Repeating a report is harmless.
+
+        `traceparent` is the trace to which this call belongs, such as that of the run.
+        """
         body = {"runner_id": runner_id, "reports": list(reports)}
-        answer = await self._call("POST", "/runner/runs/report", body=body, expects=("results",))
+        trace = checked_traceparent(traceparent)
+        headers = {} if trace is None else {"traceparent": trace}
+        answer = await self._call("POST", "/runner/runs/report", body=body, headers=headers, expects=("results",))
         return cast("list[ItemAnswer]", answer["results"])
 
     async def heartbeat(self, runner_id: str, holding: Sequence[str] | None = None) -> HeartbeatAnswer:

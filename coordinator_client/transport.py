@@ -8,6 +8,7 @@ as a proxy's 404, 401, 413 or page, counts as unreachable.
 
 import json
 import re
+import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -20,6 +21,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from coordinator_client.errors import Refused, Unreachable
 
 INSTANCE_HEADER: Final = "Coordinator-Instance"
+REQUEST_ID_HEADER: Final = "X-Request-Id"
 CONNECT_SECONDS = 5.0
 WRITE_SECONDS = 30.0
 
@@ -51,7 +53,6 @@ class Transport:
 
     @property
     def url(self) -> str:
-        """Address that the next call tries first."""
         return self.urls[self._current]
 
     async def close(self) -> None:
@@ -71,19 +72,25 @@ class Transport:
         """Call each address once until one answers; return the JSON of its response, None for 204.
 
         `seconds` is the time that each address has to answer, `expects` the fields of which a success holds at least
-        one. Raises Refused for an error response (a 5xx only when no other address did better) and Unreachable when no
-        address answered as a coordinator does.
+        one. Every try of a call has one `X-Request-Id`, which errors name. Raises Refused for an error response (a 5xx
+        only when no other address did better) and Unreachable when no address answered as a coordinator does.
         """
+        request_id = secrets.token_hex(8)
         request = {
             "method": method,
             "params": _present(query),
             "content": None if body is None else encode(body),
-            "headers": {**(headers or {}), **({} if body is None else {"Content-Type": "application/json"})},
+            "headers": {
+                REQUEST_ID_HEADER: request_id,
+                **(headers or {}),
+                **({} if body is None else {"Content-Type": "application/json"}),
+            },
             "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS, write=WRITE_SECONDS, pool=None),
         }
         causes: dict[str, str] = {}
         foreign: list[_NotACoordinator] = []
         server_error: Refused | None = None
+        may_have_arrived = False
         start = self._current
         for offset in range(len(self.urls)):
             at = (start + offset) % len(self.urls)
@@ -92,8 +99,10 @@ class Transport:
             except _NotACoordinator as other:
                 foreign.append(other)
                 causes[self.urls[at]] = str(other)
+                may_have_arrived = True
             except httpx.HTTPError as error:
                 causes[self.urls[at]] = _reason(error)
+                may_have_arrived = may_have_arrived or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             except Refused as refused:
                 self.answers += 1
                 if refused.status < 500:
@@ -104,7 +113,7 @@ class Transport:
                 self.answers += 1
                 self._current = at
                 return answer
-        raise server_error or _unreachable(causes, foreign)
+        raise server_error or _unreachable(causes, foreign, request_id if may_have_arrived else None)
 
     @asynccontextmanager
     async def stream(
@@ -128,7 +137,12 @@ class Transport:
             async with (
                 self._client() as http,
                 aconnect_sse(
-                    http, "GET", url + path, params=_present(query), headers=dict(headers), timeout=timeout
+                    http,
+                    "GET",
+                    url + path,
+                    params=_present(query),
+                    headers={REQUEST_ID_HEADER: secrets.token_hex(8), **headers},
+                    timeout=timeout,
                 ) as source,
             ):
                 await _expect_stream(source.response)
@@ -154,8 +168,6 @@ class Transport:
 
 
 class _NotACoordinator(Exception):
-    """Raised when another server answers at this address."""
-
     def __init__(self, response: httpx.Response, why: str) -> None:
         self.status = response.status_code
         self.retry_after = _retry_after(response)
@@ -189,7 +201,7 @@ def _read(response: httpx.Response, expects: Sequence[str] = ()) -> Any:
     if response.status_code < 400 or not (is_named or _is_detailed(content)):
         raise _NotACoordinator(response, "not a coordinator's answer")
     detail = content.get("detail", content) if isinstance(content, dict) else content
-    raise Refused(response.status_code, detail, _retry_after(response))
+    raise Refused(response.status_code, detail, _retry_after(response), _request_id(response))
 
 
 def _is_detailed(content: Any) -> bool:
@@ -200,21 +212,21 @@ def _is_detailed(content: Any) -> bool:
     return isinstance(content, dict) and content.get("detail") not in (None, "", "Not Found")
 
 
-def _unreachable(causes: dict[str, str], foreign: Sequence[_NotACoordinator]) -> Unreachable:
+def _unreachable(
+    causes: dict[str, str], foreign: Sequence[_NotACoordinator], request_id: str | None = None
+) -> Unreachable:
     pauses = [other.retry_after for other in foreign if other.retry_after is not None]
     too_large = any(other.status == 413 for other in foreign)
-    return Unreachable(causes, too_large=too_large, retry_after=max(pauses, default=None))
+    return Unreachable(causes, too_large=too_large, retry_after=max(pauses, default=None), request_id=request_id)
 
 
 def _words(response: httpx.Response) -> str:
-    """Return the first words of a response for a log line, without markup and terminal codes."""
     text = re.sub(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", response.text[:4000], flags=re.DOTALL | re.IGNORECASE)
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())[:100]
 
 
 async def _expect_stream(response: httpx.Response) -> None:
-    """Raise the error of a response that is no event stream."""
     if response.status_code >= 300:
         await response.aread()
         _read(response)
@@ -222,6 +234,12 @@ async def _expect_stream(response: httpx.Response) -> None:
     if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
         await response.aread()
         raise _NotACoordinator(response, "but no event stream")
+
+
+def _request_id(response: httpx.Response) -> str | None:
+    """Return the id that the answer names, which is the one in the coordinator's log, else the one that was sent."""
+    given = response.headers.get(REQUEST_ID_HEADER) or response.request.headers.get(REQUEST_ID_HEADER, "")
+    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,128}", given) else None
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -72,6 +72,7 @@ class Run(TypedDict):
         priority: -100 to 100; higher is claimed first.
         not_before: Earliest claim.
         max_attempts: Starts allowed when runners are lost.
+        replay_of: Run of which it is a replay.
     """
 
     run_id: str
@@ -96,6 +97,7 @@ class Run(TypedDict):
     not_before: str | None
     max_attempts: int
     labels: dict[str, str]
+    replay_of: NotRequired[str | None]
 
 
 class ClaimedRun(Run):
@@ -104,11 +106,13 @@ class ClaimedRun(Run):
     Attributes:
         scope: Object of the submission, with its parents'.
         resolved_agent_blueprint: Null until agents exist.
+        traceparent: W3C trace context of this attempt, for the job; absent for a run without a trace.
     """
 
     scope: NotRequired[dict[str, Any] | None]
     resolved_agent_blueprint: NotRequired[Any]
     claim_token: str
+    traceparent: NotRequired[str]
 
 
 class RunPage(TypedDict):
@@ -117,11 +121,14 @@ class RunPage(TypedDict):
     Attributes:
         feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
         next_cursor: Cursor of the next page; absent on the last one.
+        searched_until: Creation (with `order=ended`: end) of the last run looked at; the search stopped at its
+            bound.
     """
 
     runs: list[Run]
     feed_cursor: NotRequired[str]
     next_cursor: NotRequired[str]
+    searched_until: NotRequired[str]
 
 
 class Result(TypedDict):
@@ -286,6 +293,8 @@ class Runner(TypedDict):
         capacity: Most runs in hand at once; null: no bound.
         runs_in_hand: Number of claimed, running and stopping runs.
         lost: True once its runs were taken away.
+        draining_since: An administrator drains it since then: it gets no new run; null: it does.
+        drain_reason: As given with the drain.
     """
 
     runner_id: str
@@ -302,6 +311,8 @@ class Runner(TypedDict):
     capacity: NotRequired[int | None]
     runs_in_hand: NotRequired[int]
     lost: NotRequired[bool]
+    draining_since: NotRequired[str | None]
+    drain_reason: NotRequired[str | None]
 
 
 class RunnerLeaves(TypedDict):

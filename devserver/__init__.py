@@ -1,1 +1,0 @@
-"""`coordinator up`: replicas, embedded Postgres and Redis and a balancer, supervised on one machine."""

@@ -1,5 +1,3 @@
-"""Output of `coordinator up`: for each event a line of text, or a JSON object for programs."""
-
 import json
 import os
 import sys
@@ -12,8 +10,6 @@ Format = Literal["console", "json"]
 
 
 class Console:
-    """Writer to stdout; goes on serving when the reader closes the pipe."""
-
     def __init__(self, style: Format) -> None:
         self._style = style
 
@@ -32,6 +28,13 @@ class Console:
             self._write_json(process="up", event="ready", urls=urls)
         else:
             self._write(f"ready: {' '.join(urls)}")
+
+    def metrics(self, urls: list[str]) -> None:
+        """List where the workers serve their metrics; web replicas do so on their own ports."""
+        if self._style == "json":
+            self._write_json(process="up", event="metrics of workers", urls=urls)
+        elif urls:
+            self.say("up", f"metrics of workers: {' '.join(urls)}")
 
     def balancer(self, url: str) -> None:
         if self._style == "json":

@@ -1,5 +1,3 @@
-"""Embedded Postgres and Redis in one data directory, for development, tests and `coordinator up`."""
-
 from devserver.embedded_postgres import PostgresServer, start_postgres
 from devserver.embedded_redis import RedisServer, find_redis_binary, start_redis
 from devserver.embedded_server import EmbeddedServerError, PortTaken

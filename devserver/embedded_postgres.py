@@ -1,5 +1,3 @@
-"""Embedded Postgres on 127.0.0.1, with a password; as root it runs as an unprivileged user."""
-
 import os
 import pwd
 import signal
@@ -52,8 +50,6 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Directory `<data>/postgres`, owned by the server's user; `user` is None if that is the current one."""
-
     data_dir: Path
     path: Path
     user: int | None
@@ -115,8 +111,8 @@ def start_postgres(
     home.path.mkdir(exist_ok=True, mode=0o700)
     if home.user is not None:
         os.chown(home.path, home.user, group_of(home.user) or -1)
-    with locked(data_dir / "run" / "postgres.lock", wait=True):
-        server = _adopt(home) or _start(home, port, settings or {})
+    with locked(data_dir / "run" / "postgres.lock", wait=True) as lock:
+        server = _adopt(home) or _start(home, port, settings or {}, lock)
         _create_database(home, server)
         return server
 
@@ -132,7 +128,6 @@ def _url(access: Access) -> str:
 
 
 def _user_for(path: Path) -> int | None:
-    """Return the user to run as when we are root: the owner of the data, else postgres, else an unprivileged one."""
     if os.geteuid() != 0:
         return None
     if path.exists() and path.stat().st_uid != 0:
@@ -169,12 +164,12 @@ def _postmaster(home: Home, pid_file: Path) -> psutil.Process | None:
     return process if is_ours else None
 
 
-def _start(home: Home, port: int | None, settings: Mapping[str, str]) -> PostgresServer:
+def _start(home: Home, port: int | None, settings: Mapping[str, str], lock: int) -> PostgresServer:
     version_file = home.cluster / "PG_VERSION"
     major = int(version_file.read_text()) if version_file.exists() else None
     binaries = readable_by(home.user, find_postgres_binaries(major))
     if major is None:
-        _initialise(home, binaries, choose_access(home.access, port))
+        _initialise(home, binaries, choose_access(home.access, port), lock)
     for _ in range(4):
         try:
             return _launch(home, binaries, choose_access(home.access, port), settings)
@@ -184,8 +179,11 @@ def _start(home: Home, port: int | None, settings: Mapping[str, str]) -> Postgre
     return _launch(home, binaries, choose_access(home.access, port), settings)
 
 
-def _initialise(home: Home, binaries: Path, access: Access) -> None:
-    """Create the cluster beside its place and rename it, so that a partial one is never started."""
+def _initialise(home: Home, binaries: Path, access: Access, lock: int) -> None:
+    """Create the cluster beside its place and rename it, so that a partial one is never started.
+
+    initdb inherits the lock: orphaned by kill -9, it goes on writing, and the next start waits for its end.
+    """
     password_file = home.path / "password"
     write_private(password_file, access.password + "\n", home.user)
     with _reachable(home) as (root, pass_fds):
@@ -197,7 +195,7 @@ def _initialise(home: Home, binaries: Path, access: Access) -> None:
                 *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-instructions"),
             ],
             home,
-            pass_fds,
+            [*pass_fds, lock],
         )
     password_file.unlink()
     with (home.path / "cluster.new" / "postgresql.conf").open("a") as conf:
@@ -230,7 +228,6 @@ def _launch(home: Home, binaries: Path, access: Access, settings: Mapping[str, s
 
 
 def _wait_ready(home: Home, process: ServerProcess) -> bool:
-    """Wait until the server accepts connections; return False if it ended. Reads its pid file, as pg_ctl does."""
     deadline = time.monotonic() + _START_SECONDS
 
     def is_ready() -> bool:

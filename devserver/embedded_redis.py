@@ -1,5 +1,3 @@
-"""Embedded Valkey (or Redis) on 127.0.0.1, with a password and an append-only file."""
-
 import platform
 import shutil
 import signal
@@ -135,7 +133,6 @@ def _launch(data_dir: Path, access: Access) -> RedisServer:
 
 
 def _answers(home: Path) -> bool:
-    """Return True if the server accepts our password and has loaded its file. Pings by hand, without retries."""
     access = kept_access(home / "access.json")
     try:
         with socket.create_connection(("127.0.0.1", access.port), timeout=1) as connection:

@@ -1,5 +1,3 @@
-"""Common parts of embedded Postgres and Redis: a process that outlives its starter, a password, a fixed port."""
-
 import json
 import os
 import pwd
@@ -17,11 +15,11 @@ LOG_LIMIT = 16 * 1024 * 1024
 
 
 class EmbeddedServerError(Exception):
-    """Raised when an embedded server is missing or does not start; the message says what to do."""
+    pass
 
 
 class PortTaken(EmbeddedServerError):
-    """Raised when another process took the port between our check and the server's bind."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)

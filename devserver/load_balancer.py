@@ -1,5 +1,3 @@
-"""Load balancer of `coordinator up --lb`: Caddy, configured as a deployment needs it."""
-
 import asyncio
 import shutil
 import sysconfig
@@ -74,10 +72,6 @@ def find_caddy() -> Path:
 
 
 def balancer(caddy: Path, data_dir: Path, fd: int, urls: Sequence[str], drain_seconds: float) -> Service:
-    """Return the balancer's service in front of `urls`, on the inherited socket `fd`.
-
-    All its files stay in the data directory.
-    """
     home = data_dir / NAME
     home.mkdir(parents=True, exist_ok=True)
     path = home / "Caddyfile"

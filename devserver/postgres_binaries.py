@@ -1,5 +1,3 @@
-"""Search for the programs of Postgres: in the wheel or a local installation."""
-
 import os
 import re
 import shutil
@@ -102,7 +100,6 @@ def readable_by(user: int | None, folder: Path) -> Path:
 
 
 def _copy_installation(installation: Path, copy: Path) -> None:
-    """Copy `pginstall` with the libraries beside its package (found by relative path), readable by all users."""
     package = installation.parent
     fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -6,10 +6,11 @@ Each step is written to the data directory, for the caller of scripts/rolling_de
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from devserver.console import Console
 from devserver.embedded_server import log_of
@@ -50,11 +51,17 @@ class Rolling:
         self._data_dir = data_dir
         self._console = console
         self._migrate: Callable[[], Awaitable[None]] | None = None
+        self._build: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._building: asyncio.Task[None] | None = None
 
-    def allow(self, migrate: Callable[[], Awaitable[None]]) -> None:
-        """Allow restarts from now on; each first calls `migrate`, for the schema of the new code."""
-        self._migrate = migrate
+    def allow(
+        self, migrate: Callable[[], Awaitable[None]], build: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Allow restarts from now on. Each first calls `migrate`, for the schema of the new code; once all are
+        replaced, `build` runs beside them, for its console.
+        """
+        self._migrate, self._build = migrate, build
 
     def ask(self) -> None:
         if self._migrate is None:
@@ -65,9 +72,10 @@ class Rolling:
             self._task = asyncio.create_task(self._roll(self._migrate))
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._building) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _roll(self, migrate: Callable[[], Awaitable[None]]) -> None:
         children = sorted(filter(_is_replica, self._supervisor.children), key=_place)
@@ -86,6 +94,8 @@ class Rolling:
                 self._note(Step.STOPPED, "up", f"{text}; the former one stays")
                 return
         self._note(Step.FINISHED, "up", f"rolling restart finished: {len(children)} replaced")
+        if self._build is not None and (self._building is None or self._building.done()):
+            self._building = asyncio.create_task(self._build())
 
     async def _replace(self, child: Child) -> str:
         name, former = child.service.name, child.pid

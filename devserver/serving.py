@@ -1,5 +1,3 @@
-"""Lifecycle of `coordinator up`, from the lock on its data directory to the end of its last process."""
-
 import asyncio
 import os
 import signal
@@ -8,11 +6,13 @@ import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from devserver.background_build import build_in_background
 from devserver.console import Console, Format
 from devserver.embedded import EmbeddedServerError, start_postgres, start_redis
 from devserver.embedded_server import log_of, log_since
@@ -59,10 +59,20 @@ class Wanted:
     drain_seconds: float
     shutdown_seconds: float
     worker_seconds: float
+    metrics_port: int = 0
+    console: bool = True
 
     @property
     def urls(self) -> list[str]:
         return [f"http://{HOST}:{self.port + number}" for number in range(self.web)]
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Listening sockets, held by this process: `web` of the replicas and then the balancer, `metrics` of workers."""
+
+    web: list[socket.socket]
+    metrics: list[socket.socket]
 
 
 async def serve(wanted: Wanted) -> int:
@@ -81,9 +91,10 @@ async def serve(wanted: Wanted) -> int:
         caddy = None if wanted.lb_port is None else find_caddy()
         await asyncio.to_thread(_end_leftovers, wanted.data_dir, console)
         listeners = held.enter_context(_listening(wanted))
+        metrics = held.enter_context(_listening_for_metrics(wanted))
         adopt_orphans()
         supervisor = Supervisor(console, wanted.data_dir)
-        return await _run(wanted, supervisor, console, listeners, caddy)
+        return await _run(wanted, supervisor, console, Listeners(listeners, metrics), caddy)
 
 
 def make_private(data_dir: Path) -> None:
@@ -106,7 +117,7 @@ def make_private(data_dir: Path) -> None:
 
 
 async def _run(
-    wanted: Wanted, supervisor: Supervisor, console: Console, listeners: list[socket.socket], caddy: Path | None
+    wanted: Wanted, supervisor: Supervisor, console: Console, listeners: Listeners, caddy: Path | None
 ) -> int:
     stop = asyncio.Event()
     rolling = Rolling(supervisor, wanted.data_dir, console)
@@ -168,7 +179,7 @@ async def _begin(
     supervisor: Supervisor,
     rolling: Rolling,
     console: Console,
-    listeners: list[socket.socket],
+    listeners: Listeners,
     caddy: Path | None,
 ) -> None:
     database_url, redis_url = await _servers(wanted, supervisor)
@@ -181,23 +192,30 @@ async def _begin(
     if wanted.auth:
         env = {**env, "COORDINATOR_AUTH": "1"}
         await _keep_keys(supervisor, wanted.data_dir, console, env)
-    sockets = listeners[: wanted.web]
+    sockets = listeners.web[: wanted.web]
     replicas = [supervisor.keep(_web(number, listener, wanted, env)) for number, listener in enumerate(sockets, 1)]
-    workers = [supervisor.keep(_worker(number, wanted, env)) for number in range(1, wanted.workers + 1)]
+    workers = [
+        supervisor.keep(_worker(number, listener, wanted, env)) for number, listener in enumerate(listeners.metrics, 1)
+    ]
     await _all_ready(supervisor, wanted.data_dir, _told_by(replicas), (*replicas, *workers))
     if caddy and wanted.lb_port is not None:
-        service = balancer(caddy, wanted.data_dir, listeners[-1].fileno(), wanted.urls, wanted.drain_seconds)
+        service = balancer(caddy, wanted.data_dir, listeners.web[-1].fileno(), wanted.urls, wanted.drain_seconds)
         await _all_ready(supervisor, wanted.data_dir, until_balanced(HOST, wanted.lb_port), (supervisor.keep(service),))
+    console.metrics([f"http://{HOST}:{listener.getsockname()[1]}/metrics" for listener in listeners.metrics])
     console.ready(wanted.urls)
     if wanted.lb_port is not None:
         console.balancer(f"http://{HOST}:{wanted.lb_port}")
-    rolling.allow(lambda: _migrate(supervisor, wanted.data_dir, console, env))
+    build = partial(
+        build_in_background, wanted.data_dir, f"{wanted.urls[0]}/console", child_environment(), supervisor, console
+    )
+    rolling.allow(lambda: _migrate(supervisor, wanted.data_dir, console, env), build if wanted.console else None)
     if wanted.runner:
         supervisor.keep(_runner(wanted.urls, wanted.data_dir / RUNNER_FILE, env))
+    if wanted.console:
+        await build()
 
 
 async def _servers(wanted: Wanted, supervisor: Supervisor) -> tuple[str, str]:
-    """Return the addresses of Postgres and Redis; start or adopt those that were not given."""
     data_dir, database_url, redis_url = wanted.data_dir, wanted.database_url, wanted.redis_url
     if not database_url:
         database_url = await supervisor.keep_server("postgres", lambda port: start_postgres(data_dir, port=port))
@@ -219,7 +237,6 @@ async def _migrate(supervisor: Supervisor, data_dir: Path, console: Console, env
 
 
 async def _keep_keys(supervisor: Supervisor, data_dir: Path, console: Console, env: dict[str, str]) -> None:
-    """Create the admin's and the runner's key unless they exist; show a new admin key once."""
     file, path = data_dir / ADMIN_FILE, log_of(data_dir, "keys")
     previous = file.read_text() if file.is_file() else ""
     with path.open("ab") as log:
@@ -249,14 +266,15 @@ def _web(number: int, listener: socket.socket, wanted: Wanted, env: dict[str, st
     )
 
 
-def _worker(number: int, wanted: Wanted, env: dict[str, str]) -> Service:
-    name = f"worker-{number}"
+def _worker(number: int, metrics: socket.socket, wanted: Wanted, env: dict[str, str]) -> Service:
+    name, fd = f"worker-{number}", metrics.fileno()
     return Service(
         name,
-        own_command("worker", "--name", name),
+        own_command("worker", "--name", name, "--metrics-fd", str(fd)),
         env,
         grace=_WORKER_GRACE,
         signals=(signal.SIGINT,),
+        fds=(fd,),
         tells_ready=True,
         retire_grace=wanted.worker_seconds + _MARGIN,
     )
@@ -303,28 +321,39 @@ async def _all_ready(
 
 @contextmanager
 def _listening(wanted: Wanted) -> Iterator[list[socket.socket]]:
-    """Open the replicas' sockets, then the balancer's. We keep them open, so that the process that serves one can be
-    replaced.
-    """
     with ExitStack() as held:
         sockets: list[socket.socket] = []
         balancers = () if wanted.lb_port is None else (wanted.lb_port,)
         for port in (*range(wanted.port, wanted.port + wanted.web), *balancers):
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((HOST, port))
-                listener.listen(2048)
-            except (OSError, OverflowError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "there is no such port"
-                row = f"--port (--web {wanted.web} takes that many in a row)"
-                option = "--lb-port" if len(sockets) == wanted.web else row
-                raise CannotServe(
-                    f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
-                    f"Nothing was started; choose another with {option}."
-                ) from None
-            sockets.append(listener)
+            row = f"--port (--web {wanted.web} takes that many in a row)"
+            option = "--lb-port" if len(sockets) == wanted.web else row
+            sockets.append(held.enter_context(_listen(port, option)))
         yield sockets
+
+
+@contextmanager
+def _listening_for_metrics(wanted: Wanted) -> Iterator[list[socket.socket]]:
+    """Hold a port for each worker's metrics: a row from the one that is set, else free ones."""
+    first = wanted.metrics_port
+    with ExitStack() as held:
+        ports = range(first, first + wanted.workers) if first else [0] * wanted.workers
+        yield [held.enter_context(_listen(port, "COORDINATOR_METRICS_PORT")) for port in ports]
+
+
+def _listen(port: int, option: str) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+        raise CannotServe(
+            f"port {port} on {HOST} cannot be used{_owner_of(port)}: {reason}. "
+            f"Nothing was started; choose another with {option}."
+        ) from None
+    return listener
 
 
 def _owner_of(port: int) -> str:

@@ -1,5 +1,3 @@
-"""Supervisor: keeps processes and embedded servers alive, ends them in order, and leaves no orphan behind."""
-
 import asyncio
 import os
 import signal
@@ -16,7 +14,7 @@ import psutil
 
 from devserver.console import Console
 from devserver.embedded_server import EmbeddedServerError, log_of, pid_file_of
-from runtime.processes import end_processes, family, is_alive, write_pid_file
+from runtime.processes import end_processes, family, is_alive, reap, write_pid_file
 
 # Directory of the packages: `python -m cli.main` finds them from here, and no directory of the caller shadows them.
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +27,7 @@ def own_command(*arguments: str) -> tuple[str, ...]:
 
 
 class CannotServe(Exception):
-    """Raised when serving is impossible; the message says why and what to do."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,6 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def until_ready(self, within: float) -> str:
-        """Wait until the process has reported ready; return the fault if it has not, else an empty text."""
         either = [asyncio.ensure_future(event.wait()) for event in (self.ready, self._failed)]
         await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         for waiting in either:
@@ -191,7 +188,6 @@ class Child:
         return process
 
     def _listen(self, command: list[str], fds: list[int]) -> int:
-        """Add a pipe to the command line on which the process reports ready; return its writing end."""
         self.ready.clear()
         loop = asyncio.get_running_loop()
         heard, told = os.pipe()
@@ -264,8 +260,6 @@ class KeptServer:
 
 
 class Supervisor:
-    """Processes of one data directory (or, without one, of a worker's parent), and their end."""
-
     def __init__(self, console: Console, data_dir: Path | None = None) -> None:
         self.data_dir = data_dir
         self.died = asyncio.Event()
@@ -313,7 +307,6 @@ class Supervisor:
         return url
 
     async def run_once(self, command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -> int:
-        """Run a process to its end; return the exit code. Orphan cleanup does not touch it."""
         with self.starting():
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), cwd=ROOT
@@ -344,6 +337,7 @@ class Supervisor:
         strays = self._strays()
         if strays:
             await asyncio.to_thread(end_processes, family(strays), within=2)
+            reap(strays)
 
     def _strays(self) -> list[psutil.Process]:
         own = {*(child.pid for child in self.children), *(server.pid for server in self.servers), *self._passing}
@@ -364,6 +358,8 @@ class Supervisor:
         # Child processes left now were starting when we were told to end, or are orphans.
         await asyncio.to_thread(end_processes, family(psutil.Process().children()), within=0.5)
         await asyncio.gather(*(server.forget() for server in self.servers))
+        # A start that was between two processes has started the next one meanwhile.
+        await asyncio.to_thread(end_processes, family(psutil.Process().children()), within=0.5)
 
 
 def describe(code: int) -> str:

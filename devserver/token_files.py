@@ -1,5 +1,3 @@
-"""Names of the files in a data directory that keep the API keys of a local coordinator."""
-
 from typing import Final
 
 ADMIN_FILE: Final = "admin.token"

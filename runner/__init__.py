@@ -1,1 +1,0 @@
-"""Runner on other machines: an HTTP client, a poll loop, an executor of commands."""

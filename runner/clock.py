@@ -1,5 +1,3 @@
-"""Clock that counts the time of a suspended machine."""
-
 import time
 
 # Linux: CLOCK_MONOTONIC, which time.monotonic() and every timer of asyncio use, stands still in suspend; CLOCK_BOOTTIME

@@ -1,5 +1,3 @@
-"""Processes started by a runner's jobs: found even outside their group, and ended with their job or with the runner."""
-
 import asyncio
 import ctypes
 import os
@@ -29,7 +27,7 @@ class Descendants:
     def __init__(self, orphan_notes: OrphanNotes | None = None) -> None:
         self._orphan_notes = orphan_notes
         self._jobs: dict[int, str] = {}
-        self._starting = 0
+        self._starting: set[str] = set()
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -51,22 +49,27 @@ class Descendants:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Suppress orphan cleanup while a process is starting: it is known only afterwards."""
-        self._starting += 1
+    def starting(self, mark: str) -> Iterator[None]:
+        """Suppress orphan cleanup while the process with this mark is starting: its group is known only afterwards. If
+        the runner is killed meanwhile, the guard finds it by the mark.
+        """
+        self._starting.add(mark)
+        self._tell_guard(f"? {mark}")
         try:
             yield
         finally:
-            self._starting -= 1
+            if mark in self._starting:
+                self._starting.discard(mark)
+                self._tell_guard(f"! {mark}")
 
     def begun(self, group: int, mark: str) -> None:
+        self._starting.discard(mark)
         self._jobs[group] = mark
         if self._orphan_notes is not None:
             self._orphan_notes.note(group, mark)
         self._tell_guard(f"+ {group} {mark}")
 
     async def ended(self, group: int) -> None:
-        """Remove a job whose leader has ended and whose group was killed; kill its processes outside the group."""
         mark = self._jobs.pop(group)
         for _ in range(guard.ROUNDS):
             if not self._kill(self._strays(mark)):
@@ -145,7 +148,11 @@ class Descendants:
             log.warning("guard_killed", pid=self._guard.pid)
             self._guard.wait()
             self._start_guard()
-            self._write("\n".join(f"+ {group} {mark}" for group, mark in self._jobs.items()))
+            known = [
+                *(f"+ {group} {mark}" for group, mark in self._jobs.items()),
+                *(f"? {mark}" for mark in self._starting),
+            ]
+            self._write("\n".join(known))
 
     def _write(self, text: str) -> bool:
         pipe = self._guard.stdin if self._guard else None

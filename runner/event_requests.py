@@ -1,5 +1,3 @@
-"""Split events into requests that pass common proxies, and shorten an event that does not."""
-
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 

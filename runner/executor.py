@@ -1,5 +1,3 @@
-"""Execute one claimed run: its command as a process, its output as events, its end as a report."""
-
 import asyncio
 import os
 import signal
@@ -9,6 +7,8 @@ from enum import StrEnum
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
+from coordinator_client.trace_context import VARIABLE as TRACEPARENT
+from coordinator_client.trace_context import checked_traceparent
 from coordinator_client.transport import encode
 from coordinator_client.types import ClaimedRun, NewEvent, Outcome, Report
 from runner.descendants import Descendants
@@ -23,6 +23,8 @@ from runner.results import ResultFile, ResultRefused
 EVENT_SIZE = 256
 # Never passed to a command: it could act as the runner.
 _SECRETS = ("COORDINATOR_TOKEN", "COORDINATOR_TOKEN_FILE")
+# Of the runner's own trace: a command continues that of its run, or none.
+_TRACE = (TRACEPARENT, "TRACESTATE")
 
 
 class Reporter(Protocol):
@@ -113,7 +115,6 @@ class Execution:
                 self._ending.cancel()
 
     async def _deliver(self) -> bool:
-        """Bind the session, then send events as they come; return False when the claim is lost."""
         accepted = await self._reporter.bound(self.run) and await self._outbox.deliver()
         if not accepted:
             self.end(Reason.LOST)
@@ -222,9 +223,12 @@ class Execution:
 
 
 def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    left_out = {*_SECRETS, *_TRACE}
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
+    trace = checked_traceparent(run.get("traceparent"))
     return {
         **inherited,
+        **({} if trace is None else {TRACEPARENT: trace}),
         "COORDINATOR_RUN_ID": run["run_id"],
         "COORDINATOR_RUN_SESSION_ID": run["session_id"],
         "COORDINATOR_RUN_ATTEMPT": str(run.get("attempt", 1)),

@@ -1,7 +1,8 @@
 """Process that ends a runner's jobs when the runner is gone, also after `kill -9` or the kernel's out-of-memory killer.
 
-Uses the standard library only; the runner starts it with one end of a pipe as stdin. Lines name a job's process group
-that has begun (`+ GROUP MARK`) or ended (`- GROUP`); the end of the file is the end of the runner. A parent-death
+Uses the standard library only; the runner starts it with one end of a pipe as stdin. Lines name a job that is being
+started (`? MARK`), that was not (`! MARK`), and a job's process group that has begun (`+ GROUP MARK`) or ended
+(`- GROUP`); the end of the file is the end of the runner. A parent-death
 signal would reach the job's first process only, is tied to the thread that started it, is cleared by some programs, and
 needs code between fork and exec; the guard reaches every process that the job has started.
 """
@@ -20,21 +21,37 @@ MARK = "COORDINATOR_RUN_PROCESSES"
 # Rounds of search and kill at most: a killed process may just have started another.
 ROUNDS = 20
 ROUND_SECONDS = 0.02
+# Time in which a process that was being started shows its mark: between fork and exec it has the runner's environment.
+START_SECONDS = 2.0
 
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     jobs: dict[int, tuple[str, str | None]] = {}
+    starting: set[str] = set()
     for line in sys.stdin:
         match line.split():
+            case ["?", mark]:
+                starting.add(mark)
+            case ["!", mark]:
+                starting.discard(mark)
             case ["+", group, mark]:
+                starting.discard(mark)
                 jobs[int(group)] = mark, started_at(int(group))
             case ["-", group]:
                 jobs.pop(int(group), None)
     for group, (_, started) in jobs.items():
         kill_group(group, started)
     kill_marked({mark for mark, _ in jobs.values()})
+    kill_starting(starting)
+
+
+def kill_starting(marks: Collection[str]) -> None:
+    """Kill the processes of jobs of which the runner did not learn the group before it was gone."""
+    deadline = time.monotonic() + START_SECONDS
+    while marks and not kill_marked(marks) and time.monotonic() < deadline:
+        time.sleep(ROUND_SECONDS)
 
 
 def kill_group(group: int, started: str | None) -> None:

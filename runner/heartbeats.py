@@ -1,5 +1,3 @@
-"""Heartbeats of a runner, and the handling of their responses."""
-
 import asyncio
 from collections.abc import Callable, Collection
 

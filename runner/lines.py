@@ -1,5 +1,3 @@
-"""Split the output of a process into lines, whatever bytes it prints."""
-
 import codecs
 import json
 import re

@@ -44,7 +44,6 @@ class OrphanNotes:
                 (self._directory / str(group)).unlink(missing_ok=True)
 
     def end(self) -> list[int]:
-        """Kill the groups whose runner is gone, and their processes outside the group; return the ids."""
         ended: list[int] = []
         for path in [] if self._directory is None else sorted(self._directory.iterdir()):
             try:

@@ -1,5 +1,3 @@
-"""Queue of a run's events to the coordinator: in order, in batches, in bounded memory."""
-
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -45,7 +43,6 @@ class Outbox:
             self._room.clear()
 
     def close(self) -> None:
-        """Accept no more events, and send the waiting ones without a pause."""
         self._closed.set()
         self._something.set()
 

@@ -1,5 +1,3 @@
-"""Conversion of a process's output to events: lines as messages, the last one perhaps as the result."""
-
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +22,6 @@ ERROR_TAIL_LENGTH: Final = 8 * 1024
 
 @dataclass(slots=True)
 class _Candidate:
-    """Last non-blank line on stdout, which may be the result; sent as a message only if it must be."""
-
     line: Line
     timestamp: str
     since: float
@@ -147,7 +143,6 @@ class RunOutput:
             await self._tell_blanks(candidate)
 
     async def _tell_rest_of(self, candidate: _Candidate) -> None:
-        """Send the blank lines behind the result line; the line itself only if pieces of it were sent."""
         if not candidate.is_told and not candidate.line.has_pieces:
             await self._tell_blanks(candidate)
 

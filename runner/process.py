@@ -1,5 +1,3 @@
-"""Process in a group of its own: started, read, and ended with everything it started."""
-
 import asyncio
 import os
 import signal
@@ -64,7 +62,7 @@ class Process:
         """
         loop = asyncio.get_running_loop()
         mark = uuid4().hex
-        with nullcontext() if descendants is None else descendants.starting():
+        with nullcontext() if descendants is None else descendants.starting(mark):
             transport, protocol = await loop.subprocess_exec(
                 lambda: _Protocol(loop),
                 *command,
@@ -119,7 +117,6 @@ class Process:
         return True
 
     async def close(self) -> None:
-        """Kill the rest of the group and all descendants, and close the pipes."""
         self.signal_group(signal.SIGKILL)
         await self.exited()
         self._transport.close()

@@ -10,10 +10,6 @@ SPARE_FILES = 16
 
 
 class Readiness:
-    """Check of the conditions that each run needs; `troubled` is called with the reason when one is missing or a start
-    fails.
-    """
-
     def __init__(
         self, command: Sequence[str], directory: str, troubled: Callable[[str], None] = lambda _: None
     ) -> None:

@@ -1,5 +1,3 @@
-"""Reader of a process's pipes: to their ends, and for a limited time after the end of the process."""
-
 import asyncio
 from asyncio import StreamReader
 from collections.abc import Iterator
@@ -18,8 +16,6 @@ WAIT_AFTER_END_SECONDS: Final = 10.0
 
 
 class Reading:
-    """Reader of both pipes of one process. Silence is time spent waiting for bytes, not time spent sending them."""
-
     def __init__(self, output: RunOutput) -> None:
         self._output = output
         self._is_over = False

@@ -1,5 +1,3 @@
-"""Registration of a runner: until accepted, again when forgotten, and deregistration."""
-
 import asyncio
 from dataclasses import replace
 
@@ -21,7 +19,7 @@ log = structlog.stdlib.get_logger("runner")
 
 
 class RegistrationRefused(Exception):
-    """Raised when the coordinator will never accept this registration; the message says why."""
+    pass
 
 
 class RunnerRegistration:

@@ -1,5 +1,3 @@
-"""Delivery of reports and events: each is sent until it is accepted, or refused because the claim is lost."""
-
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -110,7 +108,7 @@ class Reporting:
 
     async def _report(self, run: ClaimedRun, report: Report) -> bool:
         def send() -> Awaitable[Any]:
-            return self._client.report(self._registration.runner_id, [report])
+            return self._client.report(self._registration.runner_id, [report], traceparent=run.get("traceparent"))
 
         what, error = report["outcome"], report.get("error", "")
         answer = await self._deliver(run, what, send, may_be_too_large=len(error) > SHORT_ERROR_LENGTH)

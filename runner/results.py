@@ -1,5 +1,3 @@
-"""Result of a run: the file that its process may write, or the last line that it printed."""
-
 import os
 import shutil
 import stat

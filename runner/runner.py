@@ -1,5 +1,3 @@
-"""Runner: takes runs from a coordinator and executes a command for each, until it is told to leave."""
-
 import asyncio
 import signal
 from collections.abc import Coroutine, Sequence
@@ -276,7 +274,6 @@ class Runner:
         self._changed.set()
 
     def _wake(self) -> None:
-        """Give up the poll after a suspension: its connection is likely dead, and would fail late."""
         self._woken = True
         self._changed.set()
 

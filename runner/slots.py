@@ -1,5 +1,3 @@
-"""Numbers that tell equal runners on one machine apart, so that each has a profile of its own."""
-
 import fcntl
 import os
 import re
@@ -105,7 +103,6 @@ class Slot:
 
 
 def base_name(command: Sequence[str]) -> str:
-    """Return the short name of the command: the program without its path, or x of `python -m x` and `python x.py`."""
     program = Path(command[0]).name
     if re.fullmatch(r"python[\d.]*", program):
         match command[1:]:

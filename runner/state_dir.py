@@ -1,5 +1,3 @@
-"""Directory for notes that runners of one user on one machine leave for each other."""
-
 import os
 import platform
 import stat

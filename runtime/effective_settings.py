@@ -1,11 +1,10 @@
-"""Show the settings in force with units and sources; passwords are masked."""
-
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from runtime.settings import ALIASES, PREFIX, Settings, source_of
 
 MASK = "***"
+SECRETS = {"token", "oidc_client_secret"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _shown(name: str, value: object) -> str:
         return ",".join(value)
     if isinstance(value, float):
         return f"{value:g}" if value < 1e6 else f"{value:.0f}"
-    if name == "token":
+    if name in SECRETS:
         return MASK
     return masked(str(value)) if name in ALIASES else str(value)
 

@@ -1,20 +1,50 @@
-"""Configure the log of every process: one line per event, for people or as JSON; libraries log in the same format."""
-
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from io import StringIO
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import Processor
 
 from runtime.printable import printable, printable_line
 from runtime.settings import Settings
+from runtime.tracing.requests import RequestTrace
+
+# Parameters of a path that lines name.
+_NAMED: Final = ("run_id", "session_id", "runner_id")
+_LONGEST_NAME: Final = 128
 
 # With handlers of their own these libraries would print each line twice, in another format.
 _ADOPTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "dramatiq", "alembic")
 # Raise the level of loggers that write a line for each HTTP call of the runner or for each connection.
 _QUIET = ("httpx", "httpcore", "urllib3", "asyncio", "alembic.runtime.plugins")
+
+
+class Request:
+    """Request that this task answers, as its log lines and its span name it: ids of its path, and those added later."""
+
+    __slots__ = ("names", "request_id", "trace")
+
+    def __init__(self, request_id: bytes) -> None:
+        self.request_id = request_id
+        self.names: Mapping[str, str] = {}
+        self.trace: RequestTrace | None = None
+
+    def named(self) -> dict[str, str]:
+        return {name: self.names[name][:_LONGEST_NAME] for name in _NAMED if name in self.names}
+
+
+# Not a variable of structlog's: to set this one costs a tenth.
+request: Final[ContextVar[Request | None]] = ContextVar("request", default=None)
+
+
+def name_request(**names: str) -> None:
+    """Have lines and the span of the request that is answered name a run, a session or a runner."""
+    answered = request.get()
+    if answered is not None:
+        answered.names = {**answered.names, **names}
 
 
 def configure_logs(settings: Settings, *, process: str, stream: TextIO | None = None) -> None:
@@ -49,12 +79,24 @@ def log(name: str) -> structlog.stdlib.BoundLogger:
 def _shared_processors() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _add_request,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _add_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    answered = request.get()
+    if answered is not None:
+        event["request_id"] = answered.request_id.decode("ascii")
+        for name, value in answered.named().items():
+            event.setdefault(name, value)
+        if answered.trace is not None:
+            event.setdefault("trace_id", answered.trace.context.trace_id)
+    return event
 
 
 def _formatter(settings: Settings, process: str, shared: list[Processor], *, colours: bool) -> logging.Formatter:
@@ -97,3 +139,8 @@ def _adopt() -> None:
     logging.getLogger("uvicorn.access").disabled = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def silence(name: str) -> None:
+    """Drop the lines of a library, below critical ones, that would say for each item what we say once."""
+    logging.getLogger(name).setLevel(logging.CRITICAL)

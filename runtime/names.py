@@ -25,8 +25,15 @@ class Actor(StrEnum):
     EXPIRE = "expire"
     UPKEEP = "upkeep"
     RETENTION = "retention"
+    STATS = "stats"
+    BULK = "bulk"
 
 
+# Names of the queues in Redis. A release that adds an actor to a queue gives it the next number there, since workers of
+# the release before serve it too, and log an error for each message of an actor that they do not know.
+STORED_AS: Final[Mapping[str, str]] = MappingProxyType(
+    {Queue.DISPATCH: "dispatch", Queue.FEED: "feed", Queue.UPKEEP: "upkeep-2"}
+)
 QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
     {
         Actor.DISPATCH: Queue.DISPATCH,
@@ -36,6 +43,8 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
         Actor.EXPIRE: Queue.UPKEEP,
         Actor.UPKEEP: Queue.UPKEEP,
         Actor.RETENTION: Queue.UPKEEP,
+        Actor.STATS: Queue.UPKEEP,
+        Actor.BULK: Queue.UPKEEP,
     }
 )
 
@@ -48,9 +57,18 @@ def recheck_channel(instance: str) -> str:
     return f"{NAMESPACE}:recheck:{instance}"
 
 
+def submissions_channel(instance: str) -> str:
+    return f"{NAMESPACE}:submissions:{instance}"
+
+
+def stored_queue(actor: Actor) -> str:
+    """Return the name in Redis of the queue that messages for the actor go to."""
+    return STORED_AS[QUEUE_OF[actor]]
+
+
 def queue_key(queue: str) -> str:
-    """Return the list in which Dramatiq keeps the ids of waiting messages."""
-    return f"{NAMESPACE}:{queue}"
+    """Return the key of a queue, which is given by its name or by that in Redis."""
+    return f"{NAMESPACE}:{STORED_AS.get(queue, queue)}"
 
 
 def wakeup_key(queue: str) -> str:
@@ -59,7 +77,6 @@ def wakeup_key(queue: str) -> str:
 
 
 def messages_key(queue: str) -> str:
-    """Return the hash in which Dramatiq keeps the messages, by id."""
     return f"{queue_key(queue)}.msgs"
 
 

@@ -1,5 +1,3 @@
-"""Connect to Postgres, begin and commit all transactions, and classify errors."""
-
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -11,6 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from runtime.facts import begin_facts, count_facts
 from runtime.settings import Settings
 
 DEADLOCK = "40P01"
@@ -60,14 +59,18 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     A lost connection may be raised after the COMMIT has happened: repeat only what is safe to repeat.
     """
     with engine.begin() as connection:
+        noted = begin_facts(connection.info)
         yield connection
+    count_facts(noted)
 
 
 @contextmanager
 def autocommit(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose statements are transactions of their own, for `sequence_feed` and single reads."""
     with engine.connect() as connection:
+        noted = begin_facts(connection.info)
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
+    count_facts(noted)
 
 
 @asynccontextmanager
@@ -75,9 +78,11 @@ async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 -- the engine uses this driver
+        noted = begin_facts(connection.info)
         try:
             async with driver.transaction():
                 yield connection
+            count_facts(noted)
         finally:
             # Show SQLAlchemy that the driver lost the connection at BEGIN or COMMIT: it then distrusts the rest of its
             # pool, too.
@@ -89,7 +94,9 @@ async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 @asynccontextmanager
 async def autocommit_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
+        noted = begin_facts(connection.info)
         yield connection
+    count_facts(noted)
 
 
 def session_settings(settings: Settings) -> dict[str, str]:

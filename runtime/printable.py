@@ -1,5 +1,3 @@
-"""Make text from elsewhere harmless for a terminal."""
-
 import re
 import unicodedata
 from typing import Final

@@ -1,5 +1,3 @@
-"""Manage processes that outlive their parent: pid files that a reused pid cannot fool, locks, orderly ends."""
-
 import ctypes
 import fcntl
 import gc
@@ -108,13 +106,24 @@ def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def end_processes(processes: Collection[psutil.Process], *, within: float, by: int = signal.SIGTERM) -> None:
-    """Signal all of them, wait up to `within` seconds, SIGKILL the rest; return when they are gone."""
+    """Signal all of them, wait up to `within` seconds, SIGKILL the rest; return when they are gone.
+
+    Children of ours stay zombies until their parent's code waits for them: `subprocess` reports exit code 0 for a child
+    that something else waited for.
+    """
     for process in processes:
         send_signal(process, by)
-    _, left = psutil.wait_procs(processes, timeout=within)
-    for process in left:
+    wait_until(lambda: not any(map(is_alive, processes)), within=within)
+    for process in filter(is_alive, processes):
         send_signal(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=5)
+    wait_until(lambda: not any(map(is_alive, processes)), within=5)
+
+
+def reap(children: Iterable[psutil.Process]) -> None:
+    """Remove ended children of ours that no other code waits for: adopted orphans."""
+    for child in children:
+        with suppress(ChildProcessError):
+            os.waitpid(child.pid, os.WNOHANG)
 
 
 def send_signal(process: psutil.Process, sig: int) -> None:
@@ -154,8 +163,11 @@ def adopt_orphans() -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock that ends with this process, however it ends. Raises Locked unless `wait`."""
+def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
+    """Hold an exclusive lock that ends with this process, however it ends. Raises Locked unless `wait`.
+
+    Yields its descriptor: a child that inherits it holds the lock too, also beyond the end of this process.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -168,7 +180,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ import redis.asyncio
 from redis.asyncio.client import PubSub
 
 from runtime.logs import log
-from runtime.names import HEAD_CHANNEL, assignments_channel, recheck_channel
+from runtime.names import HEAD_CHANNEL, assignments_channel, recheck_channel, submissions_channel
 from runtime.redis_client import FAILED, async_client, fault_of
 from runtime.settings import Settings
 
@@ -77,6 +77,21 @@ async def publish_rechecks_async(client: redis.asyncio.Redis, runners: Mapping[s
         await pipeline.execute()
 
 
+async def publish_submissions(
+    client: redis.asyncio.Redis, submissions: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> set[str]:
+    """Publish to each instance submitted runs and polls to claim them, `{"poll_id", "run_id", "demands"}` each, in one
+    round trip; return the instances that listen. Raises what Redis raises.
+    """
+    if not submissions:
+        return set()
+    async with client.pipeline(transaction=False) as pipeline:
+        for instance, items in submissions.items():
+            pipeline.publish(submissions_channel(instance), orjson.dumps(items))
+        numbers = await pipeline.execute()
+    return {instance for instance, number in zip(submissions, numbers, strict=True) if number}
+
+
 def publish_head(client: redis.Redis, position: int) -> None:
     """Publish to every instance the position that the feed reaches. Raises what Redis raises; no instance may be
     listening.
@@ -84,10 +99,14 @@ def publish_head(client: redis.Redis, position: int) -> None:
     client.publish(HEAD_CHANNEL, position)
 
 
+async def publish_head_async(client: redis.asyncio.Redis, position: int) -> None:
+    await client.publish(HEAD_CHANNEL, position)
+
+
 @dataclass(frozen=True, slots=True)
 class MessageHandlers:
     """Callbacks for messages: `assignments` gets those of one message, `head` a position of the feed, `rechecks` the
-    runners of one message.
+    runners of one message, `submissions` the runs of one message.
 
     `listening` is called on every confirmation: messages published before it are lost. None of them may block.
     """
@@ -95,6 +114,7 @@ class MessageHandlers:
     assignments: Callable[[list[dict[str, str]]], None]
     head: Callable[[int], None]
     rechecks: Callable[[list[str]], None]
+    submissions: Callable[[list[dict[str, Any]]], None]
     listening: Callable[[], None]
 
 
@@ -103,6 +123,7 @@ class Subscription:
         self._url = settings.redis_url
         self._channel = assignments_channel(instance)
         self._rechecks = recheck_channel(instance)
+        self._submissions = submissions_channel(instance)
         self._handlers = handlers
         self._task: asyncio.Task[None] | None = None
         self._backoff = FIRST_BACKOFF
@@ -141,7 +162,7 @@ class Subscription:
         client = async_client(self._url, answer_timeout=PATIENCE, retries=0)
         try:
             async with client.pubsub() as pubsub:
-                await pubsub.subscribe(self._channel, self._rechecks, HEAD_CHANNEL)
+                await pubsub.subscribe(self._channel, self._rechecks, self._submissions, HEAD_CHANNEL)
                 self._take(await _expect(pubsub))
                 while True:
                     message = await pubsub.get_message(timeout=QUIET)
@@ -156,7 +177,7 @@ class Subscription:
     def _take(self, message: Mapping[str, Any]) -> None:
         try:
             if message["type"] == "subscribe" and message["channel"] == HEAD_CHANNEL.encode():
-                # Last of three confirmations: from here on no message is missed.
+                # Last of the confirmations: from here on no message is missed.
                 self._backoff = FIRST_BACKOFF
                 self.connected = True
                 self._handlers.listening()
@@ -164,6 +185,8 @@ class Subscription:
                 self._handlers.head(int(message["data"]))
             elif message["type"] == "message" and message["channel"] == self._rechecks.encode():
                 self._handlers.rechecks(_runner_ids(message["data"]))
+            elif message["type"] == "message" and message["channel"] == self._submissions.encode():
+                self._handlers.submissions(orjson.loads(message["data"]))
             elif message["type"] == "message":
                 self._handlers.assignments(_assignments(message["data"]))
         except Exception:

@@ -43,8 +43,6 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _TokenReserve:
-    """Part of one key's quota that this process has drawn and not spent yet."""
-
     item: RateLimitItemPerMinute
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_hand: int = 0

@@ -35,7 +35,6 @@ class RedisProbe:
         self._fault: str | None = None
 
     async def look(self) -> str | None:
-        """Return what is wrong with Redis in a sentence, None when wake-ups can be sent and received."""
         fault = await self._write() or self._subscription_fault()
         if fault and fault != self._fault:
             logger.warning("Redis is not usable", fault=fault)

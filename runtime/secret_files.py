@@ -1,5 +1,3 @@
-"""Read URLs and passwords from files, as container platforms provide secrets, instead of the environment."""
-
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -14,7 +12,7 @@ def complete_url(name: str, url: str, url_file: str, password_file: str) -> str:
     Raises NoSecret for a file that is unreadable or empty, and for contradicting values.
     """
     if url_file:
-        found = _read(url_file, f"{name}_FILE")
+        found = read_secret(url_file, f"{name}_FILE")
         if url and url.partition("://")[2] != found.partition("://")[2]:
             raise NoSecret(f"{name} and {name}_FILE are both set, to different URLs")
         url = found
@@ -23,7 +21,7 @@ def complete_url(name: str, url: str, url_file: str, password_file: str) -> str:
 
 def _with_password(url: str, password_file: str, name: str) -> str:
     variable = name.removesuffix("_URL") + "_PASSWORD_FILE"
-    password = quote(_read(password_file, variable), safe="")
+    password = quote(read_secret(password_file, variable), safe="")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -36,7 +34,7 @@ def _with_password(url: str, password_file: str, name: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
-def _read(path: str, variable: str) -> str:
+def read_secret(path: str, variable: str) -> str:
     try:
         secret = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

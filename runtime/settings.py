@@ -1,16 +1,14 @@
-"""Read every setting of every process from the environment, once; no other module reads the environment."""
-
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from runtime.secret_files import NoSecret, complete_url
+from runtime.oidc_settings import OidcSettings
+from runtime.secret_files import NoSecret, complete_url, read_secret
+from runtime.variables import unknown_variable
 
 PREFIX = "COORDINATOR_"
 ALIASES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
@@ -38,7 +36,7 @@ def _address(name: str, description: str) -> Any:
     return Field("", description=description, validation_alias=choices, repr=False)
 
 
-class Settings(BaseSettings):
+class Settings(OidcSettings):
     """Settings of every process: `COORDINATOR_` and the name in capitals; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(
@@ -75,16 +73,6 @@ class Settings(BaseSettings):
     listen_port: Annotated[int, Field(ge=0, le=65_535)] = _about(8765, "Port that `coordinator web` binds")
     insecure: bool = _about(False, "Allow binding to a public address although authentication is off")
     auth: bool = _about(False, "Require credentials from the start; otherwise once an issuer is set or a key exists")
-    oidc_issuer: str = _about("", "Issuer of OIDC tokens: their `iss`, and the base of its discovery URL")
-    oidc_audience: str = _about("", "Required audience of tokens: their `aud`")
-    oidc_jwks_url: str = _about("", "URL of the issuer's keys, instead of the one in its discovery document")
-    oidc_roles_claim: str = _about("permissions", "Claim whose values give roles; a dotted name reads a nested claim")
-    oidc_roles: Names = _about(
-        ("admin:full=admin", "runner:execute=runner", "user:runs=user", "user:sessions=user"),
-        "Roles by value of that claim, as value=role, comma-separated",
-    )
-    oidc_owner_claim: str = _about("sub", "Claim with the owner that the caller acts for")
-    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = _about(10, "Tolerated clock difference to the issuer")
     allow_query_tokens: bool = _about(
         False, "Accept `?api_key=` on GET requests, for dashboards that can send no header"
     )
@@ -131,6 +119,11 @@ class Settings(BaseSettings):
     recheck_seconds: Annotated[float, Field(gt=0, le=4)] = _about(
         2, "Interval of the re-check of parked polls, jittered"
     )
+    fast_paths: bool = _about(
+        True,
+        "Web processes number events and wake parked polls themselves after their commits, and write plain cases in"
+        " one statement; off: workers and transactions alone do",
+    )
 
     # Feed
     feed_poll_seconds: Seconds = _about(0.5, "Interval at which the feed's reader looks without a wake-up")
@@ -156,6 +149,15 @@ class Settings(BaseSettings):
         25, "Longest time for which reports are held while Postgres is away"
     )
     worker_threads: Annotated[int, Field(ge=1, le=256)] = _about(4, "Threads of a worker process")
+
+    # Metrics of workers; those of web processes are on their own port
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = _about(
+        0, "Port on which a worker serves /metrics; further processes of `worker --processes` take the next; 0: none"
+    )
+    metrics_host: str = _about("127.0.0.1", "Address that this port binds; it asks for no credentials")
+    advertised_host: str = _about(
+        "", "Host that /metrics/targets names for this process (default: the bound one, or this machine's name)"
+    )
 
     # Retention
     idempotency_seconds: Seconds = _about(86_400, "Time for which an Idempotency-Key is remembered")
@@ -208,6 +210,7 @@ class Settings(BaseSettings):
     group_commit_bytes: Bytes = _about(4 * 1024**2, "Largest size of those items")
 
     # This process
+    tracing: bool = _about(False, "Export traces as the variables OTEL_* say; needs the extra coordinator[otel]")
     log_format: Literal["console", "json"] = _about("console", "Format of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = _about("info", "Lowest level that is logged")
     data_dir: str = _about(".coordinator", "Directory in which `coordinator up` keeps databases, logs and pid files")
@@ -230,12 +233,18 @@ class Settings(BaseSettings):
             "max_depth": self.max_session_depth,
         }
 
-    @field_validator("cors_origins", "allowed_hosts", "url", "oidc_roles", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "url", "oidc_roles", "oidc_scopes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
         return value
+
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _no_service_link(cls, value: object) -> object:
+        """Take the link that Kubernetes sets for a Service named coordinator-metrics for no port."""
+        return 0 if isinstance(value, str) and "://" in value else value
 
     @field_validator("log_format", "log_level", mode="before")
     @classmethod
@@ -263,31 +272,6 @@ class Settings(BaseSettings):
         _refuse_odd_address(value)
         return value
 
-    @field_validator("oidc_roles")
-    @classmethod
-    def _mapped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pair in value:
-            word, _, role = pair.rpartition("=")
-            if not word or role not in {"admin", "user", "runner"}:
-                message = "must be word=role each, with the roles admin, user and runner"
-                raise ValueError(message)
-        return value
-
-    @field_validator("oidc_issuer", "oidc_jwks_url")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        if value and not is_safe_url(value):
-            message = "must begin with https:// (http:// only to this machine)"
-            raise ValueError(message)
-        return value
-
-    @model_validator(mode="after")
-    def _issuer_and_audience(self) -> Self:
-        if bool(self.oidc_issuer) != bool(self.oidc_audience):
-            message = "COORDINATOR_OIDC_ISSUER and COORDINATOR_OIDC_AUDIENCE go together"
-            raise ValueError(message)
-        return self
-
     @model_validator(mode="after")
     def _stale_before_lost(self) -> Self:
         if self.lost_after_seconds <= self.stale_after_seconds:
@@ -312,19 +296,10 @@ def _refuse_odd_address(url: str) -> None:
         raise ValueError(message) from None
 
 
-def is_safe_url(url: str) -> bool:
-    """Return whether an answer from there cannot be altered on the way: https, or http to this machine."""
-    try:
-        parts = urlsplit(url)
-        hostname = parts.hostname
-    except ValueError:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and hostname in {"127.0.0.1", "::1", "localhost"})
-
-
 def load_settings() -> Settings:
     """Return the settings of this process. Raises SettingsError for an unknown or invalid `COORDINATOR_` variable."""
-    _refuse_unknown(os.environ)
+    if complaint := unknown_variable(os.environ, PREFIX, Settings.model_fields):
+        raise SettingsError(complaint)
     try:
         return with_secrets(Settings())
     except ValidationError as error:
@@ -342,8 +317,22 @@ def with_secrets(settings: Settings) -> Settings:
                 changed[name] = complete_url(PREFIX + name.upper(), getattr(settings, name), *files)
         except NoSecret as reason:
             raise SettingsError(str(reason)) from None
+    changed |= _client_secret(settings)
     # Validate the completed URLs.
     return Settings.model_validate({**settings.model_dump(), **changed}) if changed else settings
+
+
+def _client_secret(settings: Settings) -> dict[str, str]:
+    path, name = settings.oidc_client_secret_file, f"{PREFIX}OIDC_CLIENT_SECRET"
+    if not path:
+        return {}
+    try:
+        secret = read_secret(path, f"{name}_FILE")
+    except NoSecret as reason:
+        raise SettingsError(str(reason)) from None
+    if settings.oidc_client_secret not in {"", secret}:
+        raise SettingsError(f"{name} and {name}_FILE are both set, to different secrets")
+    return {"oidc_client_secret": secret}
 
 
 def _complaint(item: Mapping[str, Any]) -> str:
@@ -353,33 +342,8 @@ def _complaint(item: Mapping[str, Any]) -> str:
     if not where:
         return str(reason)
     # Leave out a URL's value: it may hold a password.
-    shown = "" if where.lower().endswith(("_url", "token")) else f", not {item['input']!r}"
+    shown = "" if where.lower().endswith(("_url", "token", "secret")) else f", not {item['input']!r}"
     return f"{name}: {reason}{shown}"
-
-
-_SERVICE_LINK = re.compile(
-    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_SERVICE_PORT = re.compile(rf"{PREFIX}(\w+_)?PORT")
-
-
-def _is_foreign(name: str, value: str) -> bool:
-    """Return whether a variable under our prefix is no setting: one passed to a run, or a Kubernetes service link."""
-    if name.startswith(f"{PREFIX}RUN_") or _SERVICE_LINK.fullmatch(name):
-        return True
-    return _SERVICE_PORT.fullmatch(name) is not None and "://" in value
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {field.upper() for field in Settings.model_fields}
-    for name, value in sorted(environ.items()):
-        if not name.upper().startswith(PREFIX) or _is_foreign(name.upper(), value):
-            continue
-        own_name = name.upper().removeprefix(PREFIX)
-        if own_name not in known:
-            close = difflib.get_close_matches(own_name, sorted(known), n=1, cutoff=0.7)
-            hint = f" Did you mean {PREFIX}{close[0]}?" if close else " `coordinator settings` lists all."
-            raise SettingsError(f"{name} is not a setting.{hint}")
 
 
 def source_of(name: str) -> str:

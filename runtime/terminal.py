@@ -5,7 +5,7 @@ encoding cannot show it.
 import os
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.printable import printable, printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console, RenderableType
 
@@ -21,6 +21,7 @@ __all__ = [
     "complain",
     "complain_of_fault",
     "fit_streams",
+    "live",
     "printable",
     "printable_line",
     "say",
@@ -66,6 +67,15 @@ def show(*shown: "RenderableType", soft_wrap: bool = False) -> None:
     with console.capture() as captured:
         console.print(*shown, soft_wrap=soft_wrap)
     print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")), end="", flush=True)
+
+
+@contextmanager
+def live() -> "Iterator[Callable[[RenderableType], None]]":
+    """Show one frame after the other in place, on the terminal's other screen; yield what draws one."""
+    from rich.live import Live
+
+    with Live(console=_console(), screen=True, auto_refresh=False, vertical_overflow="crop") as shown:
+        yield lambda frame: shown.update(frame, refresh=True)
 
 
 def width() -> int:

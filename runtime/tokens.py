@@ -1,10 +1,4 @@
-"""Verify tokens of an OIDC issuer; fetch and keep its keys.
-
-The meaning of claims is defined elsewhere.
-"""
-
 import asyncio
-import json
 import random
 import time
 from collections.abc import Mapping
@@ -14,14 +8,13 @@ import httpx
 import jwt
 
 from runtime.logs import log
-from runtime.settings import is_safe_url
+from runtime.oidc_documents import FETCH_SECONDS, UNUSABLE, Unusable, about_issuer, fetch, http_client
+from runtime.oidc_settings import is_safe_url
+from runtime.token_errors import KeysMissing, Rejected
 
 # Checked before any key is looked up: `none`, and HS256 with a public key as its secret, go no further.
 ALGORITHMS: Final = {"RS256": "RSA", "ES256": "EC"}
 REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
-DISCOVERY: Final = "/.well-known/openid-configuration"
-FETCH_SECONDS: Final = 5.0
-MOST_BYTES: Final = 1 << 20
 MOST_KEYS: Final = 100
 LEAST_RSA_BITS: Final = 2048
 REFRESH_SECONDS: Final = 600.0
@@ -30,18 +23,6 @@ UNKNOWN_KEY_SECONDS: Final = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 logger = log(__name__)
-
-
-class Rejected(Exception):
-    """The token proves nothing; the message is for the log, never for the sender."""
-
-
-class KeysMissing(Exception):
-    """The issuer's keys were never fetched: tokens cannot be checked yet."""
-
-
-class _Unusable(Exception):
-    """The issuer's answer is not usable."""
 
 
 class Issuer:
@@ -58,8 +39,8 @@ class Issuer:
         self._asked_at = -UNKNOWN_KEY_SECONDS
         self.generation = 0
 
-    async def verify(self, token: str) -> Mapping[str, Any]:
-        """Return the claims of a token signed by the issuer, for our audience, within its time.
+    async def verify(self, token: str, audience: str | None = None) -> Mapping[str, Any]:
+        """Return the claims of a token signed by the issuer, for this audience (default: ours), within its time.
 
         Raises Rejected, or KeysMissing while the issuer has never answered.
         """
@@ -76,7 +57,7 @@ class Issuer:
                 token,
                 key.key,
                 algorithms=[algorithm],
-                audience=self._audience,
+                audience=self._audience if audience is None else audience,
                 issuer=self._issuer,
                 leeway=self._leeway,
                 options={"require": list(REQUIRED)},
@@ -120,7 +101,6 @@ class Issuer:
         return suited[0] if len(suited) == 1 else None
 
     async def _refresh(self) -> bool:
-        """Fetch the keys, once for all concurrent callers; return whether this fetch found keys."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with self._fetching:
@@ -128,9 +108,9 @@ class Issuer:
                 return self._keys is not None
             self._asked_at = loop.time()
             try:
-                async with asyncio.timeout(2 * FETCH_SECONDS), _http() as http:
+                async with asyncio.timeout(2 * FETCH_SECONDS), http_client() as http:
                     found = await self._fetch_keys(http)
-            except (_Unusable, httpx.HTTPError, OSError, ValueError, TimeoutError, RecursionError) as error:
+            except UNUSABLE as error:
                 logger.warning("fetching the issuer's keys failed", error=str(error) or type(error).__name__)
                 return False
             self._take(found)
@@ -139,15 +119,12 @@ class Issuer:
     async def _fetch_keys(self, http: httpx.AsyncClient) -> list[Any]:
         url = self._jwks_url
         if not url:
-            about = await _fetch(http, self._issuer.rstrip("/") + DISCOVERY)
-            if about.get("issuer") != self._issuer:
-                raise _Unusable("the discovery document is of another issuer")
-            url = str(about.get("jwks_uri", ""))
+            url = str((await about_issuer(http, self._issuer)).get("jwks_uri", ""))
         if not is_safe_url(url):
-            raise _Unusable("the address of the keys is not https")
-        keys = (await _fetch(http, url)).get("keys")
+            raise Unusable("the address of the keys is not https")
+        keys = (await fetch(http, url)).get("keys")
         if not isinstance(keys, list):
-            raise _Unusable("no key set")
+            raise Unusable("no key set")
         return keys
 
     def _take(self, found: list[Any]) -> None:
@@ -160,28 +137,6 @@ class Issuer:
         self._keys, self._raw = keys, found
         self.generation += 1
         logger.info("issuer's keys changed", keys=len(keys))
-
-
-def _http() -> httpx.AsyncClient:
-    try:
-        return httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
-    except (httpx.InvalidURL, ImportError, ValueError, OSError) as error:
-        raise _Unusable(f"proxies or certificates of the environment cannot be used: {error}") from None
-
-
-async def _fetch(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    body = bytearray()
-    async with http.stream("GET", url) as response:
-        if response.status_code != 200:
-            raise _Unusable(f"HTTP {response.status_code}")
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > MOST_BYTES:
-                raise _Unusable("the answer is too large")
-    document = json.loads(body)
-    if not isinstance(document, dict):
-        raise _Unusable("the answer is no JSON object")
-    return document
 
 
 def _usable(description: Any) -> jwt.PyJWK | None:

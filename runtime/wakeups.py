@@ -12,13 +12,15 @@ from dramatiq import Message
 from runtime.logs import log
 from runtime.loops import run_forever
 from runtime.metrics import WAKEUPS
-from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key, wakeup_key
+from runtime.names import QUEUE_OF, Actor, hint_key, messages_key, queue_key, stored_queue, wakeup_key
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 
 logger = log(__name__)
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
+# Under load a process wakes an actor no more often than this, so that more commits share a message and a pass.
+INTERVAL_SECONDS: Final = 0.005
 # Enough to wake every worker; without a worker, wake-ups would pile up for as long as clients submit.
 MAX_WAITING_HINTS: Final = 100
 # Ignore a message that was not fetched by then: workers drop messages that are older than a minute.
@@ -49,8 +51,6 @@ return sent
 
 
 class ActorWakeupSender:
-    """Sender of wake-ups for threads: no second message for an actor while one waits to be fetched."""
-
     def __init__(self, client: redis.Redis) -> None:
         self._notify = client.register_script(_NOTIFY)
         self._paused_until = 0.0
@@ -95,19 +95,22 @@ class ActorWakeupSender:
 def _message(actor: Actor) -> tuple[str, bytes]:
     id_in_redis = str(uuid4())
     options = {"redis_message_id": id_in_redis}
-    message: Message[None] = Message(queue_name=QUEUE_OF[actor], actor_name=actor, args=(), kwargs={}, options=options)
+    queue = stored_queue(actor)
+    message: Message[None] = Message(queue_name=queue, actor_name=actor, args=(), kwargs={}, options=options)
     return id_in_redis, message.encode()
 
 
 class ActorWakeups:
     """Wake-ups of one web process. `notify` marks an actor; one task sends for all marked actors together, off the
-    event loop, and pauses for 1 s after a failure.
+    event loop, and pauses for 1 s after a failure. With fast paths an actor is woken every few milliseconds at most.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._client = sync_client(settings.redis_url)
         self._sender = ActorWakeupSender(self._client)
         self._marked: set[Actor] = set()
+        self._interval = INTERVAL_SECONDS if settings.fast_paths else 0.0
+        self._next_at: dict[Actor, float] = {}
         self._notified = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wake-ups")
         self._task: asyncio.Task[None] | None = None
@@ -139,11 +142,17 @@ class ActorWakeups:
 
     async def _send(self) -> None:
         self._notified.clear()
-        marked = [actor for actor in Actor if actor in self._marked]
-        self._marked.clear()
+        loop = asyncio.get_running_loop()
+        due = [actor for actor in Actor if actor in self._marked and self._next_at.get(actor, 0.0) <= loop.time()]
+        self._marked.difference_update(due)
+        if self._marked:
+            loop.call_at(min(self._next_at[actor] for actor in self._marked), self._notified.set)
+        if not due:
+            return
+        self._next_at.update(dict.fromkeys(due, loop.time() + self._interval))
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._sender.send, *marked)
+            await loop.run_in_executor(self._thread, self._sender.send, *due)
         except FAILED:
-            for actor in marked:
+            for actor in due:
                 WAKEUPS.labels(actor, "failed").inc()
             raise

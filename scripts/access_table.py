@@ -1,5 +1,3 @@
-"""Write the table of endpoints and roles into docs/security.md, from the routes."""
-
 from pathlib import Path
 from typing import Final
 

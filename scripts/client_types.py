@@ -1,17 +1,35 @@
 """Write coordinator_client/types.py from the models of app/schemas: the client imports neither them nor pydantic."""
 
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.schemas import events, health, polls, problems, reports, runners, runs, sessions
+from app.schemas import (
+    administration,
+    bulk,
+    callers,
+    events,
+    explanations,
+    health,
+    overview,
+    polls,
+    problems,
+    reports,
+    runners,
+    runs,
+    sessions,
+)
 from models.core.statuses import TERMINAL
 
 FILE: Final = Path(__file__).parent.parent / "coordinator_client" / "types.py"
+OPERATOR_FILE: Final = FILE.with_name("operator_types.py")
+OVERVIEW_FILE: Final = FILE.with_name("overview_types.py")
+BULK_FILE: Final = FILE.with_name("bulk_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.AdditionalDemands,
@@ -36,11 +54,30 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (
     problems.ItemAnswer,
     health.Readiness,
 )
+# Types of the calls of operators, in files of their own.
+OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    callers.Me,
+    runs.RunSummaryPage,
+    explanations.RunExplanation,
+    explanations.RunnerExplanation,
+    runs.RunTimeline,
+    sessions.SessionTree,
+)
+OVERVIEW_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    overview.RunCounts,
+    overview.Queues,
+    overview.Series,
+    administration.KeyList,
+    administration.AuditPage,
+    administration.System,
+)
+BULK_MODELS: Final[tuple[type[BaseModel], ...]] = (bulk.BulkPreview, bulk.Bulk, bulk.BulkPage)
 BASES: Final = {model.__name__: base.__name__ for model in MODELS for base in model.__bases__ if base in MODELS}
 # Fields of answers that coordinators of earlier versions do not send.
 LATER: Final = {
     "RunPage.feed_cursor",
     "SessionPage.feed_cursor",
+    "Run.replay_of",
     "ClaimedRun.scope",
     "ClaimedRun.resolved_agent_blueprint",
     "Session.owner",
@@ -50,6 +87,8 @@ LATER: Final = {
     "Runner.capacity",
     "Runner.runs_in_hand",
     "Runner.lost",
+    "Runner.draining_since",
+    "Runner.drain_reason",
     "HeartbeatAnswer.not_yours",
 }
 HEAD: Final = '''"""Types of the HTTP API, made by scripts/client_types.py. Times are ISO 8601 texts in UTC."""
@@ -58,29 +97,70 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 TERMINAL_STATUSES = frozenset({terminal})
 '''
+OPERATOR_HEAD: Final = '''"""Types of the calls of operators, made by scripts/client_types.py."""
+
+from typing import {typing}
+
+{shared}'''
 WIDTH: Final = 120
 PLAIN: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 REF: Final = "{model}"
 
 
-def generated() -> str:
-    _, definitions = models_json_schema([(model, "serialization") for model in MODELS], ref_template=REF)
+def generated() -> dict[Path, str]:
+    others = {OPERATOR_FILE: OPERATOR_MODELS, OVERVIEW_FILE: OVERVIEW_MODELS, BULK_FILE: BULK_MODELS}
+    models = [model for group in (MODELS, *others.values()) for model in group]
+    _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)
     written: dict[str, str] = {}
     for model in MODELS:
         _write(model.__name__, definitions["$defs"], written)
     terminal = "{" + ", ".join(f'"{status}"' for status in sorted(TERMINAL)) + "}"
-    return HEAD.replace("{terminal}", terminal) + "".join(written.values())
+    files = {FILE: HEAD.replace("{terminal}", terminal) + "".join(written.values())}
+    places = {FILE.stem: list(written)}
+    for file, group in others.items():
+        before = set(written)
+        for model in group:
+            _write(model.__name__, definitions["$defs"], written)
+        added = [name for name in written if name not in before]
+        files[file] = _with_imports("".join(written[name] for name in added), places)
+        places[file.stem] = added
+    return files
+
+
+def _with_imports(added: str, places: Mapping[str, Iterable[str]]) -> str:
+    """Put the types below a head that imports those which they name, by the modules that have them."""
+    shared = "".join(
+        f"from coordinator_client.{module} import {_fitting(module, names)}\n"
+        for module in sorted(places)
+        if (names := ", ".join(sorted(name for name in places[module] if re.search(rf"\b{name}\b", _code(added)))))
+    )
+    typing = ", ".join(name for name in ("Any", "Literal", "NotRequired", "TypedDict") if name in _code(added))
+    head = OPERATOR_HEAD.replace("{typing}", typing).replace("{shared}", shared)
+    return head + (added if added.startswith("\n\nclass") else added.removeprefix("\n"))
+
+
+def _fitting(module: str, names: str) -> str:
+    """Return the names of an import, in parentheses if the line would be too long."""
+    if len(f"from coordinator_client.{module} import {names}") <= WIDTH:
+        return names
+    return "(\n" + "".join(f"    {name},\n" for name in names.split(", ")) + ")"
+
+
+def _code(text: str) -> str:
+    return re.sub(r'"""[^"]*"""', "", text)
 
 
 def _write(name: str, schemas: dict[str, Any], written: dict[str, str]) -> None:
-    """Add the definition of a component and, before it, those that it holds; a choice has the fields of its members."""
     schema = schemas[name]
     members = [schemas[member["$ref"]] for member in schema.get("anyOf", ())] or [schema]
     for held in _references(members):
         if held not in written:
             _write(held, schemas, written)
     if "enum" in schema:
-        written[name] = f"\n\n{name} = {_type(schema)}\n"
+        line = f"{name} = {_type(schema)}"
+        if len(line) > WIDTH:
+            line = f"{name} = Literal[\n" + "".join(f'    "{value}",\n' for value in schema["enum"]) + "]"
+        written[name] = f"\n\n{line}\n"
         return
     base = BASES.get(name, "TypedDict")
     inherited = schemas[base]["properties"] if base in schemas else {}
@@ -144,4 +224,5 @@ def _wrapped(text: str, first: int, rest: int) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(generated())
+    for file, text in generated().items():
+        file.write_text(text)

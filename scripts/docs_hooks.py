@@ -25,7 +25,6 @@ LINK: Final = re.compile(r"\[([^\]\[]*)\]\(([^)\s]+)\)")
 
 
 def on_config(config: Any) -> Any:
-    """Replace `decisions/` in the navigation by its index and every page in it."""
     pages = [f"{DECISIONS}{path.name}" for path in decisions()]
     for section in config.nav:
         for entries in section.values():
@@ -43,7 +42,6 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Point each link at its place in the site; copy what is linked outside docs/ beside the pages."""
     uri = page.file.src_uri
     source = SOURCES.get(uri, f"docs/{uri}")
 

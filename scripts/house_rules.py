@@ -26,6 +26,7 @@ PACKAGES = (
     "tests",
 )
 COMMITS = "runtime/postgres.py"
+ENVIRONMENT = {"runtime/settings.py", "runtime/otel.py", "coordinator_client/trace_context.py"}
 ASYNC_COMMITS = "app/writes/attempts.py"
 SQL_OUTSIDE = {"runtime/postgres.py", "devserver/embedded_postgres.py"}
 FREE = {"models", "chaos", "benchmarks", "testkit", "tests", "scripts"}
@@ -49,8 +50,6 @@ Finding = tuple[int, str]
 
 @dataclass(frozen=True)
 class File:
-    """Source file: its path below the checkout's root, with slashes, its text and its syntax tree."""
-
     path: str
     text: str
     tree: ast.Module
@@ -118,9 +117,10 @@ def functions_are_short(file: File) -> Iterator[Finding]:
 def environment_is_read_once(file: File) -> Iterator[Finding]:
     """Read the environment in runtime/settings.py only: a setting has one name, one default and one check.
 
-    A function called `child_environment` may read it to pass it on to a process that it starts.
+    A function called `child_environment` may read it to pass it on to a process that it starts; OpenTelemetry
+    has variables of its own, and the client reads the trace that the process which started it passed on.
     """
-    if file.path == "runtime/settings.py" or file.package in {"testkit", "tests"}:
+    if file.path in ENVIRONMENT or file.package in {"testkit", "tests"}:
         return
     handed_on = {
         id(inner)
@@ -313,7 +313,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def _called(node: ast.Call) -> str:
-    """Return the last name of the called function: `c` of `a.b.c()`."""
     match node.func:
         case ast.Attribute(attr=name) | ast.Name(id=name):
             return name
@@ -327,7 +326,6 @@ def sources(root: Path) -> Iterator[File]:
 
 
 def main(root: Path) -> int:
-    """Print every breach as `path:line: rule: text`; return 1 if there is any."""
     breaches = 0
     for file in sources(root):
         for rule in RULES:

@@ -15,12 +15,11 @@ from packaging.requirements import Requirement
 ROOT: Final = Path(__file__).parent.parent
 LOCK: Final = ROOT / "requirements.lock"
 PARTS: Final = ROOT / "deploy" / "locks"
-# Lock of a separate environment (scripts/docs), not part of requirements.lock.
-SEPARATE: Final = frozenset({"docs.lock"})
+# Locks of what is installed apart (scripts/docs, Node for the console), not part of requirements.lock.
+SEPARATE: Final = frozenset({"docs.lock", "console.lock"})
 
 
 def faults(lock: str) -> Iterator[str]:
-    """Yield packages that the lock names for this Python and platform and that are not installed in that version."""
     for line in re.findall(r"^\w.*?(?=\s*\\?$)", lock, re.MULTILINE):
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate():

@@ -1,5 +1,3 @@
-"""Print the OpenAPI document of the web application as JSON, for the HTTP reference of scripts/docs."""
-
 import json
 
 from app.main import create_app

@@ -1,5 +1,3 @@
-"""Start Postgres with PgBouncer in transaction mode before it, and run pytest through it."""
-
 import os
 import shutil
 import subprocess
@@ -56,7 +54,6 @@ def pgbouncer(url: str, directory: Path) -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests, by default the integration tests; return pytest's exit code."""
     if not any(Path(ROOT, argument.partition("::")[0]).exists() for argument in arguments):
         arguments = [*arguments, "tests/integration", "tests/processes"]
     with tempfile.TemporaryDirectory(prefix="coordinator-pgbouncer-") as name:

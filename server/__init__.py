@@ -1,1 +1,0 @@
-"""HTTP server of web replicas: uvicorn with the protocol limits of this service."""

@@ -1,5 +1,3 @@
-"""Bound the connections of a server; surplus ones wait in the kernel's backlog, neither reset nor answered."""
-
 import asyncio
 import os
 import socket
@@ -56,7 +54,6 @@ class Admission(ServerState):
             )
 
     async def accept_again(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Accept again below the bound; without a free descriptor, try at the next tick."""
         if not self._paused or len(self.connections) >= self._most:
             return
         made: list[Listener] = []

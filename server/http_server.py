@@ -1,5 +1,3 @@
-"""Extend uvicorn: drain the app before the end, and bound heads, bodies and stalled clients."""
-
 import asyncio
 import json
 import signal
@@ -15,6 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runtime.logs import log
+from runtime.metrics import STREAM_CUTS
 from server.admission import Admission
 
 logger = log(__name__)
@@ -41,7 +40,7 @@ class Drainable(Protocol):
 
 
 class HeadTooLarge(Exception):
-    """A request's target and headers are larger than HEAD_BYTES."""
+    pass
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -63,6 +62,8 @@ class BoundedHttp(HttpToolsProtocol):
     _begun = False
     _overdue: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
+    _on_lost: Callable[[], None] | None = None
+    _lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -77,6 +78,9 @@ class BoundedHttp(HttpToolsProtocol):
                 timer.cancel()
         self._overdue = self._stalled = None
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_lost is not None:
+            self._on_lost()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -114,11 +118,12 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
         # Let the app ask the transport: by the time it is told of a disconnect, an answer may have been dropped
         # (app/lifecycle/hangup.py).
-        self._connection: dict[object, object] = {
+        connection: dict[object, object] = {
             "is_closing": self.transport.is_closing,
+            "on_lost": self._call_when_lost,
             "cut_after": self._cut_after,
         }
-        self.scope["extensions"] = {"coordinator.connection": self._connection}
+        self.scope["extensions"] = {"coordinator.connection": connection}
         self._head_bytes = self._unfinished_bytes = 0
         self._reading_head = True
         if self._overdue is not None:
@@ -138,8 +143,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._reading_head, self._reading_body, self._body_bytes = False, True, 0
         self._begun = True
         super().on_headers_complete()
-        if self.cycle is not None:
-            self._connection["send"] = self.cycle.send
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -151,17 +154,26 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _cut(self) -> None:
         logger.info("client cut, it reads nothing")
+        STREAM_CUTS.labels("slow").inc()
         self.transport.abort()
 
+    def _call_when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Call this when the connection is lost during the request that is being answered."""
+        self._on_lost = callback
+        if callback is None:
+            return
+        if self._lost:
+            callback()
+        # While reading is paused the end of the connection goes unnoticed.
+        self.flow.resume_reading()
+
     def _cut_after(self, seconds: float) -> None:
-        """Cut the client when it reads nothing for so many seconds; the connection serves nothing else afterwards."""
         self.stalled_seconds = seconds
 
     def _wait_for_request(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _expect(self, seconds: float) -> None:
-        """Require the rest of the request, or enough more of its body, within so many seconds."""
         self._overdue = self.loop.call_later(seconds, self._look_again, self._reading_body, self._body_bytes)
 
     def _look_again(self, was_body: bool, seen: int) -> None:  # noqa: FBT001 -- a callback takes its arguments by position
@@ -178,7 +190,6 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _may_answer(self) -> bool:
-        """Return whether this request has no answer yet, and no request before it still waits for one."""
         if self._reading_body:
             return not self.cycle.response_started
         return self._is_idle()
@@ -258,7 +269,6 @@ class Server(uvicorn.Server):
             self._end_at = time.monotonic() + seconds
 
     def hand_over(self, _sig: int, _frame: FrameType | None) -> None:
-        """Leave the sockets, on the next tick, to the successor that accepts on them by now."""
         self._succeeded = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -78,7 +78,7 @@ def answering_proxy(target: str, directory: Path) -> Iterator[AnsweringProxy]:
     proxy = AnsweringProxy(f"http://127.0.0.1:{port}", popen, directory)
     proxy.answer()
     try:
-        eventually(lambda: answers(f"{proxy.url}/health"), 20, what="the proxy")
+        eventually(lambda: answers(f"{proxy.url}/health"), what="the proxy")
         yield proxy
     finally:
         popen.kill()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runtime.processes import write_pid_file
 from testkit.ports import own_port
+from testkit.prefork import Fork, ForkServer
 from testkit.process_guard import MARK
 from testkit.servers import POOLED
 from testkit.waiting import eventually
@@ -26,7 +27,7 @@ QUICK = {"drain_seconds": 0, "graceful_shutdown_seconds": 1, "worker_grace_secon
 class Process:
     """Running process. `url` is empty unless it serves HTTP."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log_file: Path, url: str = "") -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes] | Fork, log_file: Path, url: str = "") -> None:
         self.name = name
         self.url = url
         self._popen = popen
@@ -51,7 +52,7 @@ class Process:
     def kill(self) -> None:
         """Send SIGKILL and wait until it is gone."""
         self.signal(signal.SIGKILL)
-        self._popen.wait(10)
+        self._popen.wait(30)
 
     def terminate(self) -> None:
         """Send SIGTERM; use `wait` for its end."""
@@ -93,7 +94,10 @@ class Cluster:
     directory: Path
     database_url: str
     redis_url: str
+    fork_server: ForkServer | None = None
     processes: list[Process] = field(default_factory=list)
+    # Variables besides the settings, for processes that are started from now on.
+    environment: dict[str, str] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def start_web(self, *, wait: bool = True, **settings: object) -> Process:
@@ -139,21 +143,29 @@ class Cluster:
         *,
         url: str = "",
         fds: Sequence[int] = (),
+        code: Path | None = None,
     ) -> Process:
-        """Start `coordinator` with any arguments and these file descriptors, without waiting."""
+        """Start `coordinator` with any arguments and these file descriptors, without waiting; `code` is a directory
+        whose packages come before ours.
+        """
         name = f"{kind}-{next(self._numbers)}"
         log_file = self.directory / f"{name}.log"
-        with log_file.open("wb") as log:
-            popen = subprocess.Popen(
-                [str(COMMAND), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(settings or {}),
-                cwd=self.directory,
-                pass_fds=fds,
-                start_new_session=True,
-            )
+        env = {**self._environment(settings or {}), **({"PYTHONPATH": str(code)} if code else {})}
+        popen: subprocess.Popen[bytes] | Fork
+        with log_file.open("wb") as log, Path(os.devnull).open("rb") as nothing:
+            if self.fork_server and self.fork_server.suits(arguments, env) and not fds:
+                popen = self.fork_server.start(arguments, env=env, cwd=self.directory, files=(nothing, log, log))
+            else:
+                popen = subprocess.Popen(
+                    [str(COMMAND), *arguments],
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                    cwd=self.directory,
+                    pass_fds=fds,
+                    start_new_session=True,
+                )
         process = Process(name, popen, log_file, url)
         self.processes.append(process)
         # The next run finds it by this file if this one is killed.
@@ -187,7 +199,7 @@ class Cluster:
         wanted = {"database_url": self.database_url, "redis_url": self.redis_url, **QUICK, **settings}
         ours = {f"COORDINATOR_{name.upper()}": str(value) for name, value in wanted.items()}
         # PYTHONPATH makes the tests of an earlier release start its code (tests/migrations/test_last_release.py).
-        return {**inherited("PATH", "HOME", "LANG", "PYTHONPATH"), "PYTHONUNBUFFERED": "1", **ours}
+        return {**inherited("PATH", "HOME", "LANG", "PYTHONPATH"), "PYTHONUNBUFFERED": "1", **self.environment, **ours}
 
 
 def inherited(*names: str) -> dict[str, str]:

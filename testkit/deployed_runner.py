@@ -8,6 +8,7 @@ Prompts: `sleep 3`, `fail`, `fail 3` (after 3 s), `stubborn 3` (ignores SIGTERM)
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ import httpx
 
 ANSWER_SECONDS = 35.0  # Applies to polls and reports alike.
 STOP_SECONDS = 10.0
+LEAVE_SECONDS = 5.0
 FAILED_POLLS = 3
 PAUSE_SECONDS = 1.0
 # Report the start of a process that ends at once after its end, as deployed runners do now and
@@ -32,6 +34,9 @@ PAUSE_SECONDS = 1.0
 OVERTAKING_SECONDS = 3.0
 
 ENDS_AT_ONCE = ["true"]
+
+# Time for a process to end after SIGTERM (`DeployedRunner.terminate`): guards against hanging only.
+END_SECONDS = 60.0
 
 
 @dataclass
@@ -72,11 +77,17 @@ class Runner:
         self._leaving = False
 
     def main(self) -> NoReturn:
-        """Leave at SIGTERM. Its handler only wakes this thread, which holds no lock that leaving takes."""
+        """Leave at SIGTERM, which the interpreter itself writes into the pipe, in whichever thread it comes: a handler
+        in Python waits for this thread to return from its read. Print all stacks at SIGUSR1.
+        """
+        faulthandler.register(signal.SIGUSR1)
         wake, told = os.pipe()
-        signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"."))
+        os.set_blocking(told, False)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
         threading.Thread(target=self._serve, daemon=True).start()
-        os.read(wake, 1)
+        while signal.SIGTERM not in os.read(wake, 64):
+            pass
         self._leave()
 
     def _serve(self) -> NoReturn:
@@ -233,14 +244,20 @@ class Runner:
             self._ledger.write(what, **facts, code=answer.status_code, body=answer.text[:500], begun=begun)
 
     def _leave(self) -> NoReturn:
+        """Kill its work, say so to the coordinator within 5 s in all, and end."""
         self._leaving = True
         self._kill_all()
+        telling = threading.Thread(target=self._deregister, daemon=True)
+        telling.start()
+        telling.join(LEAVE_SECONDS)
+        self._end(0)
+
+    def _deregister(self) -> None:
         try:
-            answer = self._http.delete(f"/runners/{self._runner_id}", params={"self": "true"}, timeout=5)
+            answer = self._http.delete(f"/runners/{self._runner_id}", params={"self": "true"})
             self._ledger.write("left", code=answer.status_code)
         except httpx.HTTPError as error:
             self._ledger.write("left", code=None, reason=repr(error))
-        self._end(0)
 
     def _kill_all(self) -> None:
         for work in list(self._works.values()):
@@ -327,9 +344,25 @@ class DeployedRunner:
         return self.process.poll() is None
 
     def terminate(self) -> int:
-        """Send SIGTERM: it kills its work, leaves and ends; return its exit code."""
+        """Send SIGTERM: it kills its work, leaves and ends; return its exit code, or fail with stacks and last acts."""
         self.process.terminate()
-        return self.process.wait(15)
+        try:
+            return self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            evidence = self._evidence()
+            self.kill()
+            raise AssertionError(f"did not end within {END_SECONDS} s of SIGTERM\n{evidence}") from None
+
+    def _evidence(self) -> str:
+        self.process.send_signal(signal.SIGUSR1)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)  # for the stacks to be written; it may also end now
+        tasks = [
+            status.read_text(errors="replace") for status in Path(f"/proc/{self.process.pid}/task").glob("*/status")
+        ]
+        acts = [json.dumps(entry) for entry in self.ledger()[-20:]]
+        output = (self.directory / "output.log").read_text(errors="replace")[-8000:]
+        return "\n".join([output, *acts, *tasks])
 
     def kill(self) -> None:
         """Send SIGKILL to it and all it started, as in a power cut."""
@@ -337,7 +370,7 @@ class DeployedRunner:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-        self.process.wait(10)
+        self.process.wait(30)
 
     def freeze(self) -> None:
         """Stop it and all it started within whatever they do."""

@@ -16,6 +16,8 @@ from sqlalchemy import Engine, Row, text
 
 from app.http.serializers import frame_with_run
 from models.feed.pages import FeedEvent
+from models.schema.sql import sql
+from testkit.recorded_events import RECORDED_EVENTS
 from testkit.waiting import eventually
 
 READ_BYTES = 65_536
@@ -73,7 +75,7 @@ class Connection:
     url: str
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 20
+    timeout: float = 30
     # Set when the client stops reading.
     over: threading.Event = field(default_factory=threading.Event)
     # Bytes that the kernel buffers for a client which does not read.
@@ -270,7 +272,10 @@ def head(engine: Engine) -> int:
         return int(connection.execute(text("SELECT last_pos FROM feed_head")).scalar_one())
 
 
+_UNNUMBERED = sql("SELECT count(*) FROM $recorded WHERE feed_pos IS NULL", recorded=RECORDED_EVENTS)
+
+
 def all_numbered(engine: Engine) -> bool:
     """Return whether every committed event has its position."""
     with engine.connect() as connection:
-        return not connection.execute(text("SELECT count(*) FROM events WHERE feed_pos IS NULL")).scalar_one()
+        return not connection.execute(_UNNUMBERED).scalar_one()

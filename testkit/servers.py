@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from redis import Redis
 
 from devserver.embedded import PostgresServer, RedisServer, start_postgres, start_redis
@@ -170,6 +171,7 @@ def copy_prepared_postgres(directory: Path) -> None:
     if not prepared.exists():
         half_made = new_directory(scratch, "preparing")
         server = start_postgres(half_made, settings=FAST_POSTGRES)
+        _hash_password_once(server.url)
         migrate(server.url)
         server.stop()
         half_made.rename(prepared)
@@ -177,6 +179,14 @@ def copy_prepared_postgres(directory: Path) -> None:
     # With their owner: Postgres refuses to run as root, and on files of another user.
     command = ["cp", "-Rp", str(prepared / "postgres"), str(directory / "postgres")]
     subprocess.run(command, check=True)
+
+
+def _hash_password_once(url: str) -> None:
+    """Store the password by one round of its hash instead of 4,096: these take a client 3 ms of CPU a connection."""
+    password = sql.Literal(conninfo_to_dict(url)["password"])
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET scram_iterations = 1")
+        connection.execute(sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(password))
 
 
 @dataclass
@@ -242,6 +252,7 @@ def postgres_of(scratch: Path, worker: str, given: str) -> PostgresOfTests:
         url = given.replace("+psycopg", "", 1).replace("postgres://", "postgresql://", 1)
         return PostgresOfTests(url, name, pooler=os.environ.get(POOLER, ""))
     server = start_postgres(scratch, settings=FAST_POSTGRES)
+    _hash_password_once(server.url)
     return PostgresOfTests(server.url, name, server)
 
 

@@ -25,14 +25,15 @@ from testkit.servers import copy_prepared_postgres
 from testkit.waiting import eventually
 
 START_SECONDS = 60
+UP = (sys.executable, "-m", "cli.main", "up")
 # Do not pass the given servers on: the embedded ones of `up` are under test.
 OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ALIASES.values()}
 
 
 class Up:
-    """A `coordinator up`, and every process that it ever had."""
+    """A `coordinator up`, and every process that it ever had. `python` runs another installation, away from ours."""
 
-    def __init__(self, data_dir: Path, port: int, *arguments: str, **environment: str) -> None:
+    def __init__(self, data_dir: Path, port: int, *arguments: str, python: str = "", **environment: str) -> None:
         if not data_dir.exists():
             copy_prepared_postgres(data_dir)
         self.data_dir = data_dir
@@ -40,12 +41,13 @@ class Up:
         self.lines: list[str] = []
         self.errors: list[str] = []
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "up", "--data", str(data_dir), "--port", str(port), *arguments],
+            # Tests of the console build it themselves, once.
+            [python or UP[0], *UP[1:], "--data", str(data_dir), "--port", str(port), "--no-console", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**OWN_ENVIRONMENT, **environment},
-            cwd=ROOT,
+            cwd=data_dir if python else ROOT,
             text=True,
             start_new_session=True,
         )
@@ -111,7 +113,7 @@ class Up:
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
-    def wait(self, within: float = 10) -> int:
+    def wait(self, within: float = 30) -> int:
         """Return its exit code, once everything it wrote is read."""
         code = self._popen.wait(within)
         for reader in self._readers:
@@ -139,6 +141,6 @@ def read(stream: IO[str], lines: list[str]) -> None:
 def answers(url: str, path: str = "/health") -> bool:
     """Return whether a web replica answers 200 there."""
     try:
-        return httpx.get(url + path, timeout=5).status_code == 200
+        return httpx.get(url + path, timeout=30).status_code == 200
     except httpx.TransportError:
         return False

@@ -9,7 +9,7 @@ import anyio
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], deadline: float = 10, *, every: float = 0.01, what: str = "") -> T:
+def eventually(condition: Callable[[], T], deadline: float = 30, *, every: float = 0.01, what: str = "") -> T:
     """Return the first true value of `condition`, polled repeatedly; raise AssertionError after `deadline` seconds."""
     end = time.monotonic() + deadline
     while not (value := condition()):
@@ -20,7 +20,7 @@ def eventually(condition: Callable[[], T], deadline: float = 10, *, every: float
 
 
 async def eventually_async(
-    condition: Callable[[], Awaitable[T]], deadline: float = 10, *, every: float = 0.01, what: str = ""
+    condition: Callable[[], Awaitable[T]], deadline: float = 30, *, every: float = 0.01, what: str = ""
 ) -> T:
     """Do the same for a condition that is awaited."""
     end = time.monotonic() + deadline

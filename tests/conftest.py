@@ -1,15 +1,19 @@
 """Fixtures of all tests: real servers, a fresh migrated database per test, and real processes of ours."""
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+import structlog
+from sqlalchemy import Connection, Engine
 
 from runtime.postgres import sync_engine
 from runtime.settings import PREFIX, Settings
+from testkit.authorities import share_default_authorities
 from testkit.cluster import Cluster
+from testkit.prefork import ForkServer
 from testkit.servers import (
     POOLED,
     POOLER,
@@ -23,8 +27,10 @@ from testkit.servers import (
     redis_of,
     scratch_directory,
 )
+from tests.support import command
 from tests.support.databases import Databases
 from tests.support.db_verbs import DbVerbs
+from tests.support.filled_database import filled_database
 from tests.support.web import WebClient, WebInThread, served
 
 # Keep exported variables from changing tests; the addresses of servers alone are read.
@@ -32,6 +38,18 @@ for _name in [name for name in os.environ if name.startswith(PREFIX)]:
     del os.environ[_name]
 if POOLER in os.environ:
     os.environ.update(POOLED)
+share_default_authorities()
+# Let the processes of a run read what the first of them has compiled; each would compile 200 modules anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Print plain tracebacks, as our processes do: the default prints sources and variables, which took an event loop 2 s.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # Allow more than production limits: 64 contenders and other tests on two cores have held a lock for 2 s, delayed a
 # connection for 3 s, waited 2 s for one of the pool's, and paused for 5 s within a transaction.
@@ -147,12 +165,19 @@ def db(engine: Engine) -> DbVerbs:
     return DbVerbs(engine)
 
 
+@pytest.fixture(scope="session")
+def fork_server(scratch: Path) -> Iterator[ForkServer]:
+    """Return the process from which commands are forked; once there is a scratch directory, whose guard ends them all."""
+    yield command.fork_server
+    command.fork_server.close()
+
+
 @pytest.fixture
-def cluster(scratch: Path, settings: Settings) -> Iterator[Cluster]:
+def cluster(scratch: Path, settings: Settings, fork_server: ForkServer) -> Iterator[Cluster]:
     """Provide real web and worker processes on this test's database: `cluster.start_web()`,
     `cluster.start_worker()`.
     """
-    cluster = Cluster(new_directory(scratch, "cluster"), settings.database_url, settings.redis_url)
+    cluster = Cluster(new_directory(scratch, "cluster"), settings.database_url, settings.redis_url, fork_server)
     yield cluster
     cluster.stop()
 
@@ -192,3 +217,18 @@ def own_redis(scratch: Path) -> Iterator[OwnRedis]:
     server = OwnRedis(new_directory(scratch, "redis"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def filled(request: pytest.FixtureRequest, postgres: PostgresOfTests) -> Iterator[Engine]:
+    """Create a database of the module's own, with the rows of its ``FILL`` and fresh statistics."""
+    with filled_database(postgres, request.module.FILL) as engine:
+        yield engine
+
+
+@pytest.fixture
+def conn(filled: Engine) -> Iterator[Connection]:
+    """Open a transaction on ``filled`` that is rolled back."""
+    with filled.connect() as connection:
+        yield connection
+        connection.rollback()

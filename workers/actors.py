@@ -1,5 +1,3 @@
-"""Actors: every duty under its name, without retries, since the ticker repeats each."""
-
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -10,7 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runtime.logs import log
 from runtime.metrics import ACTOR_SECONDS
-from runtime.names import QUEUE_OF, Actor
+from runtime.names import Actor, stored_queue
 from runtime.postgres import is_item_fault, is_retryable
 from workers.broker import MAX_AGE_MILLISECONDS, WakingBroker
 from workers.duties import Duty
@@ -23,8 +21,10 @@ PRIORITY: Final = {
     Actor.BROADCAST: 1,
     Actor.CALLBACKS: 2,
     Actor.EXPIRE: 3,
-    Actor.UPKEEP: 4,
-    Actor.RETENTION: 5,
+    Actor.STATS: 4,
+    Actor.BULK: 5,
+    Actor.UPKEEP: 6,
+    Actor.RETENTION: 7,
 }
 
 
@@ -33,7 +33,7 @@ def declare_actors(broker: WakingBroker, duties: Iterable[Duty]) -> None:
     for duty in duties:
         declare = dramatiq.actor(
             actor_name=duty.actor,
-            queue_name=QUEUE_OF[duty.actor],
+            queue_name=stored_queue(duty.actor),
             priority=PRIORITY[duty.actor],
             broker=broker,
             max_retries=0,

@@ -1,9 +1,7 @@
-"""Numbers committed events, so that all clients see one history (promise 3), and publishes the new head."""
-
 from typing import Final
 
 from models.expiry.duties import duty_due
-from models.feed.sequence import lower_numbering_watermark, read_head, sequence_feed
+from models.feed.sequence import PASS_EVENTS, lower_numbering_watermark, read_head, sequence_feed
 from runtime.logs import log
 from runtime.metrics import SEQUENCED
 from runtime.names import Actor
@@ -15,7 +13,6 @@ from workers.context import WorkerContext
 logger = log(__name__)
 
 PASSES: Final = 50
-FULL_PASS: Final = 1000
 LATE_EVENTS: Final = "late events"
 LATE_EVENTS_SECONDS: Final = 60.0
 
@@ -29,9 +26,9 @@ def broadcast(context: WorkerContext) -> None:
         for _ in range(PASSES):
             numbered = sequence_feed(connection)
             if numbered:
-                SEQUENCED.inc(numbered)
+                SEQUENCED.labels("actor").inc(numbered)
                 _publish_head(context, read_head(connection).position)
-            if numbered < FULL_PASS:
+            if numbered < PASS_EVENTS:
                 return
     context.wakeups.notify(Actor.BROADCAST)
 

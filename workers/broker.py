@@ -38,8 +38,6 @@ RETRY_SECONDS: Final = 0.5
 
 
 class WakingBroker(RedisBroker):
-    """Redis broker whose consumers block in Redis, and which requeues the messages of dead workers."""
-
     def __init__(self, url: str, *, dead_after: float = DEAD_AFTER_SECONDS) -> None:
         super().__init__(  # type: ignore[no-untyped-call]  # dramatiq annotates no broker
             # No retry: the answer of a repeated fetch hides that the first one took messages too.
@@ -79,7 +77,6 @@ class WakingBroker(RedisBroker):
         self.client.connection_pool.disconnect(inuse_connections=False)
 
     def wait(self, queue_name: str) -> None:
-        """Block until a message is there for this consumer, or for BLOCK_SECONDS."""
         with self._watch_for_stalls(BLOCK_SECONDS + STALLED_SECONDS):
             self.client.blpop([wakeup_key(queue_name)], timeout=BLOCK_SECONDS)
 

@@ -1,13 +1,11 @@
-"""Resumes parents with the results of their children, and notifies the actors concerned by the new runs."""
-
 from typing import Final
 
 from models.callbacks.resume_parents import deliver_results
-from models.expiry.duties import duty_due
 from runtime.metrics import PARENTS_RESUMED
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.context import WorkerContext
+from workers.passes import is_due
 
 PARENTS_A_PASS: Final = 100
 
@@ -27,8 +25,6 @@ def resume_parents(context: WorkerContext) -> None:
 
 
 def sweep_callbacks(context: WorkerContext, older_than: float) -> bool:
-    with transaction(context.engine) as connection:
-        due = duty_due(connection, Actor.CALLBACKS, older_than)
-    if due:
+    if due := is_due(context, Actor.CALLBACKS, older_than):
         resume_parents(context)
     return due

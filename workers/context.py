@@ -1,5 +1,3 @@
-"""Context of the actors: one engine, one Redis client, the limits; made once per process and passed in."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +14,6 @@ from runtime.wakeups import ActorWakeupSender
 
 @dataclass(slots=True)
 class Pages:
-    """Place in the parked polls where the next pass of dispatch goes on: behind this poll, or at the oldest one."""
-
     after: str = ""
 
 

@@ -1,25 +1,26 @@
-"""Duties: each once, with its interval, as an actor's work and as the ticker's."""
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from models.expiry.duties import duty_due
+from models.expiry.duties import duty_due, record_done
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.broadcast import broadcast, sweep_broadcast
+from workers.bulk import execute_bulks, sweep_bulks
 from workers.callbacks import resume_parents, sweep_callbacks
 from workers.context import WorkerContext
 from workers.dispatch import dispatch, sweep_dispatch
 from workers.expiry import expire_due
 from workers.retention import retire_due
+from workers.stats import roll_up_due
 from workers.upkeep import upkeep_due
 
 UPKEEP_SECONDS: Final = 900.0
 # Retain by the ten minutes: history is kept for days, and little is left for each pass.
 RETENTION_SECONDS: Final = 600.0
+STATS_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,32 @@ def duties_of(context: WorkerContext) -> list[Duty]:
         _on_demand(context, Actor.DISPATCH, sweep, dispatch, sweep_dispatch),
         _on_demand(context, Actor.BROADCAST, sweep, broadcast, sweep_broadcast),
         _on_demand(context, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
+        _on_demand(context, Actor.BULK, sweep, execute_bulks, sweep_bulks),
         _scheduled(context, Actor.EXPIRE, expiry, expire_due),
         _scheduled(context, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
         _scheduled(context, Actor.RETENTION, RETENTION_SECONDS, retire_due),
+        _scheduled(context, Actor.STATS, STATS_SECONDS, roll_up_due),
     ]
 
 
 def _scheduled(
     context: WorkerContext, actor: Actor, interval: float, if_older: Callable[[WorkerContext, float], bool]
 ) -> Duty:
+    if_older = _recorded(actor, if_older)
     return Duty(actor, interval, partial(if_older, context, interval / 2), partial(if_older, context))
+
+
+def _recorded(actor: Actor, if_older: Callable[[WorkerContext, float], bool]) -> Callable[[WorkerContext, float], bool]:
+    """Return the duty that records its end, too: one that fails every time begins every time."""
+
+    def work(context: WorkerContext, older_than: float) -> bool:
+        did = if_older(context, older_than)
+        if did:
+            with transaction(context.engine) as connection:
+                record_done(connection, actor)
+        return did
+
+    return work
 
 
 def _on_demand(
@@ -72,5 +89,6 @@ def _on_demand(
             recorded_at = time.monotonic()
             with transaction(context.engine) as connection:
                 duty_due(connection, actor, interval / 2)
+                record_done(connection, actor)
 
-    return Duty(actor, interval, on_message, partial(if_older, context))
+    return Duty(actor, interval, on_message, partial(_recorded(actor, if_older), context))

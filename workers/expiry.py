@@ -1,5 +1,3 @@
-"""Expiry of every deadline of runners, claims, starts, runs and stops, once a second."""
-
 from typing import Final
 
 from models.expiry.duties import duty_due

@@ -1,9 +1,8 @@
-"""Worker process: Dramatiq's threads and the ticker, from start to SIGTERM."""
-
 import os
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -11,13 +10,15 @@ from typing import Final
 import dramatiq
 
 from runtime.logs import log
-from runtime.names import Queue
+from runtime.names import STORED_AS, Queue
 from runtime.settings import Settings
 from workers.actors import declare_actors
 from workers.broker import WakingBroker
 from workers.context import worker_context
 from workers.duties import duties_of
+from workers.process_metrics import ProcessMetrics
 from workers.schema import wait_for_schema
+from workers.span_export import exporting_spans
 from workers.ticks import Ticker
 
 logger = log(__name__)
@@ -34,12 +35,14 @@ def run(
     queues: Sequence[str] = (),
     threads: int | None = None,
     tell_ready: Callable[[], None] = lambda: None,
+    metrics_address: "Future[tuple[str, int]] | None" = None,
 ) -> int:
     """Run a worker on `queues` (none named: all) with `threads` threads until SIGTERM; return 0.
 
     At SIGTERM it fetches nothing more, gives back messages that are not started and finishes the rest within
     `worker_grace_seconds` (SIGINT: SIGINT_GRACE_SECONDS at most). It starts without Postgres and Redis, but fetches
-    nothing before there is a schema that it can serve; then it calls `tell_ready`.
+    nothing before there is a schema that it can serve; then it calls `tell_ready`. `metrics_address`: the one where it
+    serves its metrics, once known.
 
     Raises ValueError for a queue that does not exist. From the main thread only.
     """
@@ -56,7 +59,7 @@ def run(
             return 0
         worker = dramatiq.Worker(
             broker,
-            queues={str(queue) for queue in wanted},
+            queues={STORED_AS[queue] for queue in wanted},
             worker_threads=size,
             worker_timeout=IDLE_TIMEOUT_MILLISECONDS,
         )
@@ -65,15 +68,20 @@ def run(
         worker.start()
         ticker = Ticker(settings.redis_url, duties)
         ticker.start()
+        process_metrics = ProcessMetrics(context, metrics_address)
+        process_metrics.start()
         logger.info("worker is ready", queues=sorted(wanted), threads=size)
         tell_ready()
         grace = settings.worker_grace_seconds
-        if wait_for_signal(None) == signal.SIGINT:
-            grace = min(grace, SIGINT_GRACE_SECONDS)
-        logger.info("worker drains", seconds=grace)
+        with exporting_spans(context):
+            if wait_for_signal(None) == signal.SIGINT:
+                grace = min(grace, SIGINT_GRACE_SECONDS)
+            logger.info("worker drains", seconds=grace)
+        process_metrics.stop()
         ticker.stop(0)
         worker.stop(timeout=int(grace * 1000))
         ticker.stop(1)
+        process_metrics.join(1)
         broker.close()
     logger.info("worker has ended")
     return 0
@@ -84,22 +92,26 @@ def _stop_signals() -> Iterator[Callable[[float | None], int | None]]:
     """Catch SIGTERM and SIGINT; yield a function that blocks until one came or a timeout passed, and returns which or
     None.
 
-    Through a pipe: an Event set by a handler while this thread takes the Event's lock would wait for itself.
+    Through a pipe into which the interpreter's own handler writes, in whichever thread the signal arrives: a handler in
+    Python runs in this thread only, when it has returned from waiting.
     """
     reading, writing = os.pipe()
-
-    def write_signal(number: int, _frame: FrameType | None) -> None:
-        os.write(writing, bytes([number]))
+    os.set_blocking(writing, False)
 
     def wait(within: float | None) -> int | None:
         readable, _, _ = select.select([reading], [], [], within)
         return os.read(reading, 1)[0] if readable else None
 
-    former_handlers = {number: signal.signal(number, write_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        """Keep the default action from ending the process."""
+
+    former_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    former_handlers = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield wait
     finally:
         for number, handler in former_handlers.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(former_fd)
         os.close(reading)
         os.close(writing)

@@ -1,5 +1,3 @@
-"""Notifies web processes of parked polls whose runners have a stop to be told."""
-
 from collections.abc import Collection
 
 from models.claims.parking import poll_holders

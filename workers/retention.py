@@ -1,17 +1,15 @@
-"""Retention: drops events past their time, and finished sessions if they are not kept for ever."""
-
+from functools import partial
 from typing import Final
 
-from models.expiry.duties import duty_due
 from models.feed.retention import retire_events, retire_sessions
 from runtime.logs import log
 from runtime.names import Actor
 from runtime.postgres import transaction
 from workers.context import WorkerContext
+from workers.passes import is_due, passes
 
 logger = log(__name__)
 
-# Leave what remains after so many small transactions to the next time.
 PASSES: Final = 1000
 
 
@@ -20,9 +18,8 @@ def retire_due(context: WorkerContext, older_than: float) -> bool:
 
     Safe to cut off anywhere: each transaction is complete in itself.
     """
-    with transaction(context.engine) as connection:
-        if not duty_due(connection, Actor.RETENTION, older_than):
-            return False
+    if not is_due(context, Actor.RETENTION, older_than):
+        return False
     events = _retire_events(context)
     sessions = _retire_sessions(context)
     if events or sessions:
@@ -31,10 +28,9 @@ def retire_due(context: WorkerContext, older_than: float) -> bool:
 
 
 def _retire_events(context: WorkerContext) -> int:
+    work = partial(retire_events, older_than_days=context.settings.event_retention_days)
     total = 0
-    for _ in range(PASSES):
-        with transaction(context.engine) as connection:
-            dropped = retire_events(connection, older_than_days=context.settings.event_retention_days)
+    for dropped in passes(context, work, PASSES):
         if not dropped:
             break
         total += dropped

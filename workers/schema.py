@@ -1,5 +1,3 @@
-"""Wait at a worker's start for a database whose schema this version can serve."""
-
 import random
 from collections.abc import Callable
 from typing import Final
@@ -7,7 +5,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.schema.migrate import schema_fault
+from models.schema.revisions import schema_fault
 from runtime.logs import log
 from runtime.postgres import autocommit, is_unavailable
 

@@ -28,8 +28,6 @@ OVERDUE_INTERVALS: Final = 2.0
 
 
 class Ticker(threading.Thread):
-    """Clock of one worker process. All processes tick; it does not matter which of them live."""
-
     def __init__(self, url: str, duties: Sequence[Duty]) -> None:
         super().__init__(name="ticker", daemon=True)
         self._client = sync_client(

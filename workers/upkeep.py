@@ -1,25 +1,20 @@
-"""Upkeep: deletes old idempotency keys, unused demand profiles, events of deleted sessions and other leftovers."""
-
+from functools import partial
 from typing import Final
 
 from models.expiry.cleanup import upkeep
-from models.expiry.duties import duty_due
 from runtime.names import Actor
-from runtime.postgres import transaction
 from workers.context import WorkerContext
+from workers.passes import is_due, passes
 
-# Leave what remains after so many to the next time.
 PASSES: Final = 200
 
 
 def upkeep_due(context: WorkerContext, older_than: float) -> bool:
-    """Run upkeep in bounded transactions unless it ran within `older_than` seconds; return whether it ran."""
-    with transaction(context.engine) as connection:
-        if not duty_due(connection, Actor.UPKEEP, older_than):
-            return False
-    for _ in range(PASSES):
-        with transaction(context.engine) as connection:
-            more = upkeep(connection, idempotency_seconds=context.settings.idempotency_seconds, limits=context.limits)
+    """Run upkeep in bounded transactions unless it began within `older_than` seconds; return whether it ran."""
+    if not is_due(context, Actor.UPKEEP, older_than):
+        return False
+    work = partial(upkeep, idempotency_seconds=context.settings.idempotency_seconds, limits=context.limits)
+    for more in passes(context, work, PASSES):
         if not more:
             break
     return True

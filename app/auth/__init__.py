@@ -1,1 +1,0 @@
-"""Credentials, permissions and limits of callers."""

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from app.auth.caller_limits import CallerLimits
 from app.auth.callers import UNAUTHENTICATED_ADMIN, Callers, Credential, shown_by
+from app.auth.console_sessions import ConsoleSessions, session_of
 from app.auth.outages import OutagePolicy, outage_policy_of
 from app.auth.permissions import endpoint_of, permission_of
 from app.http.bodies import Invalid
@@ -34,11 +35,14 @@ PUBLIC_CREDENTIAL: Final = Credential(Caller(Role.USER))
 
 
 class Authenticator:
-    def __init__(self, settings: Settings, drain: Drain, callers: Callers, limits: CallerLimits) -> None:
+    def __init__(
+        self, settings: Settings, drain: Drain, callers: Callers, limits: CallerLimits, sessions: ConsoleSessions
+    ) -> None:
         self._settings = settings
         self._drain = drain
         self._callers = callers
         self._limits = limits
+        self._sessions = sessions
 
     async def authenticate(self, request: Request) -> Credential:
         """Return the credential of the request. Raises Unauthenticated, Forbidden, or as ``OutagePolicy`` says."""
@@ -71,14 +75,18 @@ class Authenticator:
     async def _identify(self, request: Request, policy: OutagePolicy) -> Credential:
         shown = shown_by(request, in_query=self._settings.allow_query_tokens)
         ticket = request.query_params.get("ticket") if policy is OutagePolicy.STREAM and shown is None else None
-        found = self._callers.recall(shown) if ticket is None else None
+        session = session_of(request) if shown is None and ticket is None else None
+        found = self._callers.recall(shown) if ticket is None and session is None else None
         if found is not None:
             return found
 
         async def ask() -> Credential:
+            if session is not None:
+                return await self._sessions.identify(session)
             if ticket is None:
                 return await self._callers.identify(shown)
             credential, request.scope[TICKET] = await self._callers.redeem_ticket(ticket)
+            await self._sessions.confirm(credential)
             return credential
 
         loop = asyncio.get_running_loop()

@@ -29,7 +29,10 @@ REFUSALS_A_SECOND: Final = 20
 
 
 class CallerLimits:
-    """Limits of all callers. Streams are counted in this process, everything else over all instances."""
+    """Limits of all callers. Streams are counted in this process, everything else over all instances.
+
+    Beyond a limit of requests, events or bytes TooMany is raised; a runner's are delayed instead, 5 s at most.
+    """
 
     def __init__(self, settings: Settings, drain: Drain) -> None:
         self._quotas = Quotas(settings)
@@ -49,9 +52,6 @@ class CallerLimits:
         self._streams: dict[str, dict[object, Callable[[], None]]] = {}
 
     async def count(self, credential: Credential, counted: Counted) -> None:
-        """Count one request of a kind that is counted by request. Raises TooMany; a runner's are delayed instead, 5 s
-        at most.
-        """
         if counted not in BY_ROUTES:
             await self._pass(credential, self._amounts[counted], 1)
 
@@ -59,12 +59,10 @@ class CallerLimits:
         await self._pass(credential, self._amounts[Counted.SUBMISSIONS], runs, delays_runners=False)
 
     async def append(self, credential: Credential, session_id: str, events: int = 1) -> None:
-        """Count events of a session. Raises TooMany; a runner's are delayed instead, 5 s at most."""
         # Counted per session, so that events sent to another caller's session use up nothing of it.
         await self._pass(credential, self._amounts[Counted.EVENTS], events, within=f"/{session_id[:128]}")
 
     async def append_bytes(self, credential: Credential, size: int) -> None:
-        """Count bytes of events. Raises TooMany; a runner's are delayed instead, 5 s at most."""
         if credential is UNAUTHENTICATED_ADMIN:
             return
         name = name_of(credential)
@@ -117,7 +115,7 @@ class CallerLimits:
         refusal = await self._quotas.spend(quota, name, cost)
         if refusal is not None:
             await self._refusals.wait(f"{quota.name} {name}")
-            raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset)
+            raise TooMany(quota.name, quota.amount, refusal.remaining, refusal.reset, name)
 
 
 def caller_of(credential: Credential) -> str:

@@ -8,25 +8,30 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cachetools import FIFOCache
 from starlette.requests import Request
 
 from app.auth.known_keys import KnownKey, KnownKeys
+from app.auth.watched_sessions import WatchedSessions
+from app.http.headers import header_of
 from app.http.problems import Forbidden, Unauthenticated
 from app.writes.attempts import Attempts, Unavailable
 from app.writes.group_commit import GroupCommit
-from models.auth.keys import Token, is_secret, parse_token
-from models.auth.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, redeem_tickets
+from models.auth.keys import Token, hash_secret, is_secret, parse_token
+from models.auth.tickets import NewTicket, Ticket, issue_tickets, redeem_tickets
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import CoordinatorError
 from runtime import logs
 from runtime.settings import Settings
-from runtime.tokens import Issuer, KeysMissing, Rejected
+from runtime.token_errors import KeysMissing, Rejected
+
+if TYPE_CHECKING:
+    from runtime.tokens import Issuer
 
 LONGEST_TOKEN: Final = 8192
 MOST_VERIFIED: Final = 10_000
@@ -40,11 +45,15 @@ log = logs.log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Caller of a request, and until when it is authenticated (the event loop's time); ``key_id`` for an API key."""
+    """Caller of a request, and until when it is authenticated (the event loop's time).
+
+    ``key_id`` for an API key, ``session_hash`` for a session of the console.
+    """
 
     caller: Caller
     key_id: str | None = None
     until: float = inf
+    session_hash: str | None = None
 
 
 # Credential of every request while authentication is off.
@@ -57,28 +66,21 @@ class Callers:
     def __init__(self, settings: Settings, watch: Attempts, reads: Attempts, writes: Attempts) -> None:
         self._settings = settings
         self._keys = KnownKeys(watch, reads, writes)
+        self.sessions = WatchedSessions(watch)
         self._issue: GroupCommit[NewTicket, bool] = GroupCommit(writes, issue_tickets)
         self._redeem: GroupCommit[str, Ticket] = GroupCommit(writes, redeem_tickets)
-        self._issuer: Issuer | None = None
-        if settings.oidc_issuer:
-            self._issuer = Issuer(
-                settings.oidc_issuer,
-                settings.oidc_audience,
-                jwks_url=settings.oidc_jwks_url,
-                leeway_seconds=settings.oidc_leeway_seconds,
-            )
+        self._issuer = _issuer(settings)
+        self._configured = settings.auth or self._issuer is not None
         self._roles = {word: Role(role) for word, _, role in (pair.rpartition("=") for pair in settings.oidc_roles)}
         self._verified: FIFOCache[str, Credential] = FIFOCache(MOST_VERIFIED)
         self._generation = 0
 
     @property
     def auth_required(self) -> bool | None:
-        if self._settings.auth or self._issuer is not None:
-            return True
-        return self._keys.any_key_ever_created
+        return True if self._configured else self._keys.any_key_ever_created
 
     def forever(self) -> dict[str, Coroutine[Any, Any, None]]:
-        loops = {"keys": self._keys.watch_forever()}
+        loops = {"keys": self._keys.watch_forever(), "console sessions": self.sessions.watch_forever()}
         if self._issuer is not None:
             loops["issuer"] = self._issuer.keep_keys()
         return loops
@@ -115,12 +117,13 @@ class Callers:
         ticket = "tkt_" + secrets.token_urlsafe(32)
         left = credential.until - asyncio.get_running_loop().time()
         new = NewTicket(
-            hash_ticket(ticket),
+            hash_secret(ticket),
             credential.caller,
             json.dumps(dict(filters)),
             TICKET_SECONDS,
             credential.key_id,
             None if left == inf else left,
+            credential.session_hash,
         )
         await self._issue.one(new)
         return ticket
@@ -130,22 +133,35 @@ class Callers:
 
         The ticket works once, and no longer than the credential it was issued for.
         """
-        found = await self._redeem.one(hash_ticket(ticket))
+        found = await self._redeem.one(hash_secret(ticket))
         if isinstance(found, CoordinatorError):
             raise Forbidden
-        until = inf if found.lives_for is None else asyncio.get_running_loop().time() + found.lives_for
-        if found.key_id is not None:
-            known = await self._keys.get(found.key_id)
-            until = min(until, known.until if known is not None else 0.0)
-        credential = Credential(found.caller, found.key_id, until)
-        self.check(credential)
+        credential = await self.credential_for(found.caller, found.key_id, found.lives_for, found.session_hash)
         return credential, json.loads(found.filters)
 
+    async def credential_for(
+        self, caller: Caller, key_id: str | None, lives_for: float | None, session_hash: str | None
+    ) -> Credential:
+        """Return the credential of what was issued to a caller: it ends with its key or session.
+
+        Raises as ``check``, and Unavailable.
+        """
+        until = inf if lives_for is None else asyncio.get_running_loop().time() + lives_for
+        if key_id is not None:
+            known = await self._keys.get(key_id)
+            until = min(until, known.until if known is not None else 0.0)
+        credential = Credential(caller, key_id, until, session_hash)
+        self.check(credential)
+        return credential
+
     def check(self, credential: Credential) -> None:
+        """Raise Forbidden for a credential that has ended, Unauthenticated for a session of the console."""
         if self._is_over(credential):
-            raise Forbidden
+            raise Forbidden if credential.session_hash is None else Unauthenticated
 
     def _is_over(self, credential: Credential) -> bool:
+        if credential.session_hash is not None and self.sessions.has_ended(credential.session_hash):
+            return True
         until = credential.until
         if credential.key_id is not None and (known := self._keys.recall(credential.key_id)) is not None:
             until = min(until, known.until)
@@ -158,9 +174,12 @@ class Callers:
         """
         loop = asyncio.get_running_loop()
         timer = None if credential.until == inf else loop.call_at(credential.until, end)
-        key_id = credential.key_id
         try:
-            with nullcontext() if key_id is None else self._keys.watching(key_id, end):
+            with ExitStack() as watched:
+                if credential.key_id is not None:
+                    watched.enter_context(self._keys.watching(credential.key_id, end))
+                if credential.session_hash is not None:
+                    watched.enter_context(self.sessions.watching(credential.session_hash, end))
                 if self._is_over(credential):
                     end()
                 yield
@@ -188,19 +207,31 @@ class Callers:
         return credential
 
     async def _by_claims(self, token: str) -> Credential:
+        credential = self.credential_of(await self.claims_of(token))
+        self._verified[_digest(token)] = credential
+        return credential
+
+    async def claims_of(self, token: str, audience: str | None = None) -> Mapping[str, Any]:
+        """Return the claims of a token of the issuer for this audience (default: ours). Raises Forbidden, Unavailable.
+
+        Caches nothing.
+        """
         if self._issuer is None:
             raise Forbidden
         try:
-            claims = await self._issuer.verify(token)
+            return await self._issuer.verify(token, audience)
         except Rejected as reason:
             log.info("token rejected", reason=str(reason))
             raise Forbidden from None
         except KeysMissing:
             raise Unavailable from None
+
+    def credential_of(self, claims: Mapping[str, Any]) -> Credential:
+        """Return the credential that verified claims give, until they expire. Raises Forbidden without a role."""
+        if self._issuer is None:
+            raise Forbidden
         until = asyncio.get_running_loop().time() + self._issuer.lives_for(claims)
-        credential = Credential(self._caller_of(claims), until=until)
-        self._verified[_digest(token)] = credential
-        return credential
+        return Credential(self._caller_of(claims), until=until)
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
         """Return the caller that the claims name. Raises Forbidden without a known role or a usable owner."""
@@ -222,13 +253,13 @@ def shown_by(request: Request, *, in_query: bool) -> str | None:
 
     Raises Unauthenticated for an `Authorization` that is no bearer token.
     """
-    authorization = request.headers.get("authorization")
+    authorization = header_of(request.scope, b"authorization")
     if authorization is not None:
         scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated
         return token.strip()
-    key = request.headers.get("x-api-key")
+    key = header_of(request.scope, b"x-api-key")
     if key is None and in_query and request.method == "GET":
         key = request.query_params.get("api_key")
     return key
@@ -246,7 +277,6 @@ def _token_of(shown: str | None) -> Token | str:
 
 
 def _at(claims: Mapping[str, Any], name: str) -> Any:
-    """Return the claim of that name or, without one, the value at its dotted path: `realm_access.roles`."""
     if name in claims:
         return claims[name]
     value: Any = claims
@@ -257,3 +287,16 @@ def _at(claims: Mapping[str, Any], name: str) -> Any:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _issuer(settings: Settings) -> "Issuer | None":
+    if not settings.oidc_issuer:
+        return None
+    from runtime.tokens import Issuer  # noqa: PLC0415 cryptography takes every start 60 ms, and most need none
+
+    return Issuer(
+        settings.oidc_issuer,
+        settings.oidc_audience,
+        jwks_url=settings.oidc_jwks_url,
+        leeway_seconds=settings.oidc_leeway_seconds,
+    )

@@ -4,8 +4,8 @@ Every process reads one number every ~2 s, with or without Redis; when it change
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 from cachetools import FIFOCache
 from sqlalchemy.exc import DBAPIError
 
+from app.auth.watchers import Watchers
 from app.writes.attempts import Attempts, Unavailable
 from app.writes.group_commit import GroupCommit
 from models.auth.keys import LAST_USED_SECONDS, Key, find_keys, key_revision, touch_keys
@@ -48,7 +49,7 @@ class KnownKeys:
         self._is_stale = False
         self._used: set[str] = set()
         self._flushed_at = -inf
-        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._watchers = Watchers()
 
     @property
     def any_key_ever_created(self) -> bool | None:
@@ -74,16 +75,8 @@ class KnownKeys:
         """Mark the key as used; written to Postgres at most once a minute."""
         self._used.add(key_id)
 
-    @contextmanager
-    def watching(self, key_id: str, end: Callable[[], None]) -> Iterator[None]:
-        watchers = self._watchers.setdefault(key_id, set())
-        watchers.add(end)
-        try:
-            yield
-        finally:
-            watchers.discard(end)
-            if not watchers and self._watchers.get(key_id) is watchers:
-                del self._watchers[key_id]
+    def watching(self, key_id: str, end: Callable[[], None]) -> AbstractContextManager[None]:
+        return self._watchers.watching(key_id, end)
 
     async def watch_forever(self) -> None:
         """Notice changes of keys within ~2.5 s, and record at most once a minute which ones are used."""
@@ -116,8 +109,7 @@ class KnownKeys:
             found = None if isinstance(key, CoordinatorError) else _known(key)
             self._remember(key_id, found)
             if found is None or found.key.revoked_at is not None:
-                for end in list(self._watchers.get(key_id, ())):
-                    end()
+                self._watchers.end(key_id)
 
     async def _flush(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,5 +1,3 @@
-"""Define how requests are answered while their caller cannot be authenticated: Postgres or the issuer is down."""
-
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final

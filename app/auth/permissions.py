@@ -16,8 +16,6 @@ from models.core.callers import Role
 
 
 class Counted(StrEnum):
-    """Limit of a caller under which a write falls (app/auth/caller_limits.py, docs/limits.md)."""
-
     # Counted by the routes, since one request may hold many.
     SUBMISSIONS = "submissions"
     EVENTS = "events"
@@ -57,24 +55,39 @@ _PUBLIC: Final = Permission("yes", "yes", "yes", public=True)
 _ANY_ROLE: Final = Permission("yes", "yes", "yes")
 _ABOUT: Final = Permission("yes", "yes", "yes", is_about=True)
 _THINGS: Final = Permission(user=_OWN, runner=_TREES)
+_OVERVIEW: Final = Permission(user=_OWN)
 _SUBMISSION: Final = replace(_THINGS, counted=Counted.SUBMISSIONS)
 _CHANGE: Final = replace(_THINGS, counted=Counted.CHANGES)
 _EVENT: Final = replace(_THINGS, counted=Counted.EVENTS)
 _RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
+_REPLAY: Final = Permission(user=_OWN, counted=Counted.SUBMISSIONS)
+_BULK: Final = Permission(user=_OWN, counted=Counted.CHANGES)
 _REPORT: Final = replace(_RUNNER, counted=Counted.REPORTS)
 
 ADMINS_ONLY: Final = Permission()
+_ADMINISTRATION: Final = Permission(counted=Counted.CHANGES)
 
 PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runs": _SUBMISSION,
     "POST /runs/batch": _SUBMISSION,
     "GET /runs": _THINGS,
+    "GET /runs/counts": _OVERVIEW,
+    "GET /queues": _OVERVIEW,
+    "GET /stats/series": _OVERVIEW,
     "GET /runs/{run_id}": _THINGS,
+    "GET /runs/{run_id}/timeline": _THINGS,
     "GET /runs/{run_id}/result": _THINGS,
+    "GET /runs/{run_id}/why": _THINGS,
     "POST /runs/{run_id}/stop": _CHANGE,
+    "POST /runs/{run_id}/replay": _REPLAY,
+    "POST /bulk": _BULK,
+    "GET /bulk": _OVERVIEW,
+    "GET /bulk/{bulk_id}": _OVERVIEW,
+    "POST /bulk/{bulk_id}/stop": _BULK,
     "GET /sessions": _THINGS,
     "GET /sessions/{session_id}": _THINGS,
+    "GET /sessions/{session_id}/tree": _THINGS,
     "GET /sessions/{session_id}/status": _THINGS,
     "GET /sessions/{session_id}/result": _THINGS,
     "GET /sessions/{session_id}/affinity": _THINGS,
@@ -96,8 +109,17 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runner/runs/{run_id}/stopped": _REPORT,
     "POST /runner/runs/{run_id}/released": _REPORT,
     "POST /runner/sessions/{session_id}/status": _REPORT,
+    "POST /console/session": _PUBLIC,
+    "GET /console/sign-in": _PUBLIC,
+    "GET /console/sign-in/methods": _PUBLIC,
+    "GET /console/callback": _PUBLIC,
+    "DELETE /console/session": replace(_ANY_ROLE, counted=Counted.CHANGES),
     "GET /runners": _RUNNER,
+    "GET /runners/{runner_id}/why-idle": _RUNNER,
     "DELETE /runners/{runner_id}": _REGISTRATION,
+    "POST /runners/{runner_id}/drain": _ADMINISTRATION,
+    "DELETE /runners/{runner_id}/drain": _ADMINISTRATION,
+    "GET /me": _ANY_ROLE,
     "GET /agents": _ANY_ROLE,
     "GET /capabilities": _ANY_ROLE,
     "GET /mcp-servers": _ANY_ROLE,
@@ -105,14 +127,20 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /health": _PUBLIC,
     "GET /health/live": _PUBLIC,
     "GET /health/ready": _PUBLIC,
+    "GET /audit": ADMINS_ONLY,
+    "GET /keys": ADMINS_ONLY,
+    "POST /keys": _ADMINISTRATION,
+    "DELETE /keys/{key_id}": _ADMINISTRATION,
+    "GET /system": ADMINS_ONLY,
     "GET /metrics": Permission("yes"),
+    "GET /metrics/cluster": Permission("yes"),
+    "GET /metrics/targets": Permission("yes"),
     "GET /docs": _ABOUT,
     "GET /openapi.json": _ABOUT,
 }
 
 
 def endpoint_of(scope: Scope) -> str:
-    """Return the key of a request's route in the table; "" without a route."""
     route = scope.get("route")
     return f"{scope['method']} {route.path}" if route is not None else ""
 

@@ -1,5 +1,3 @@
-"""Delay callers that use more than their share of this process."""
-
 import asyncio
 from typing import Final
 
@@ -24,7 +22,6 @@ class Throttle:
         self._moments: LRUCache[str, float] = LRUCache(MOST_CALLERS)
 
     async def wait(self, key: str) -> None:
-        """Wait for the key's turn: at once within the rate, at most ``LONGEST_TURN`` beyond it."""
         delay = min(self.delay(key, asyncio.get_running_loop().time()), self._drain.give_up_in())
         if delay > 0:
             await asyncio.sleep(delay)

@@ -1,1 +1,0 @@
-"""Feed of one web process: reader, buffer and streams."""

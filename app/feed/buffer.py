@@ -1,5 +1,3 @@
-"""Keep the newest events of the feed in memory: encoded once for all clients, found by topic."""
-
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,3 @@
-"""Read the feed once for all clients of a web process, and wake those concerned (ARCHITECTURE, The feed)."""
-
 import asyncio
 import random
 from collections.abc import Callable, Sequence
@@ -12,7 +10,7 @@ from app.feed.buffer import FeedBuffer, Frame, Topic, encode_frame, topic_of
 from app.lifecycle.drain import Drain
 from app.writes.attempts import Attempts, Unavailable
 from models.feed.pages import FeedFilter, FeedPage, read_feed
-from models.feed.sequence import read_head_and_overdue, sequence_feed
+from models.feed.sequence import PASS_EVENTS, read_head_and_overdue, sequence_feed
 from models.state.cursors import FeedHead
 from runtime import logs, metrics
 from runtime.loops import jittered, run_forever
@@ -21,7 +19,7 @@ from runtime.settings import Settings
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# Events of one read, and of one numbering pass.
+# Events of one read.
 PAGE_EVENTS: Final = 1000
 # An event without a position for this long shows that no worker numbers events.
 OVERDUE_SECONDS: Final = 1.0
@@ -39,8 +37,7 @@ class Listener(Protocol):
     def wake(self, nothing_until: int) -> None:
         """Wake the client: an event that it wants is there, and none at ``nothing_until`` or before."""
 
-    def end_early(self, seconds: float) -> None:
-        """End within so many seconds."""
+    def end_early(self, seconds: float) -> None: ...
 
 
 class Feed:
@@ -56,6 +53,10 @@ class Feed:
         self._buffer: FeedBuffer | None = None
         self._opened = asyncio.Event()
         self._notified = asyncio.Event()
+        # Highest position for which a read was asked: the same head arrives from this process and through Redis.
+        self._asked = 0
+        # Moment from which the buffer is behind that position.
+        self._behind_since: float | None = None
         self._clients: set[Listener] = set()
         # Set by the first client after a time without any, in which nothing was read.
         self._was_without_clients = False
@@ -75,8 +76,22 @@ class Feed:
 
     def notify(self, head: int | None = None) -> None:
         """Read soon: there may be events up to position ``head``, or messages were lost (None)."""
-        if self._clients and (head is None or self._buffer is None or head > self._buffer.high):
-            self._notified.set()
+        if not self._clients:
+            return
+        if head is not None and self._buffer is not None:
+            if head <= max(self._buffer.high, self._asked):
+                return
+            self._asked = head
+            if self._behind_since is None:
+                self._behind_since = asyncio.get_running_loop().time()
+        self._notified.set()
+
+    def lag(self) -> tuple[int, float]:
+        """Return how many positions the buffer is behind the head that was announced, and for how many seconds."""
+        if self._behind_since is None or self._buffer is None:
+            return 0, 0.0
+        events = max(0, self._asked - self._buffer.high)
+        return events, asyncio.get_running_loop().time() - self._behind_since if events else 0.0
 
     # Clients.
 
@@ -158,20 +173,20 @@ class Feed:
         self.notify()
 
     async def _number(self) -> None:
-        """Number events in place of the workers: they are away, or Redis is."""
         for _ in range(NUMBERING_PASSES):
             numbered = await self._reader.autocommit(sequence_feed)
-            metrics.SEQUENCED.inc(numbered)
-            if numbered < PAGE_EVENTS:
+            metrics.SEQUENCED.labels("reader").inc(numbered)
+            if numbered < PASS_EVENTS:
                 return
 
     def _begin(self, head: FeedHead) -> None:
-        """Open a buffer at the head; every client has to look where it stands now."""
         limits = {
             "most_frames": self.settings.feed_window_events,
             "most_bytes": self.settings.feed_window_bytes,
         }
         self._buffer = FeedBuffer(head.epoch, head.position, **limits)
+        self._asked = 0
+        self._behind_since = None
         self._opened.set()
         for client in list(self._clients):
             client.wake(0)
@@ -187,6 +202,8 @@ class Feed:
         previous = buffer.high
         frames = [encode_frame(buffer.epoch, event) for event in page.events]
         buffer.append(frames, page.covers)
+        if buffer.high >= self._asked:
+            self._behind_since = None
         self._wake(frames, previous)
         return page.covers < head.position
 

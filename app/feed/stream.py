@@ -1,5 +1,3 @@
-"""Stream the feed to one client: resume or snapshot first, then events as they come (PROTOCOL, Feed)."""
-
 import asyncio
 import random
 from collections.abc import AsyncGenerator
@@ -48,6 +46,7 @@ class Stream:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         lifetime = feed.settings.stream_lifetime_seconds * random.uniform(0.8, 1.2)
         self._end = self._loop.call_later(min(lifetime, feed.drain.give_up_in()), self._expire)
+        self._end_reason = "lifetime"
         self._epoch = ""
         self._position = 0
         # Position from which the client would resume: on a sparse feed it falls behind the current one.
@@ -84,14 +83,14 @@ class Stream:
             self._feed.leave(self)
 
     def wake(self, nothing_until: int) -> None:
-        """Look again; there is nothing for this client at ``nothing_until`` or before."""
         self._feed.not_idle(self)
         if self._woken is not None and not self._woken.done():
             self._position = max(self._position, nothing_until)
             self._woken.set_result(True)
 
-    def end_early(self, seconds: float) -> None:
+    def end_early(self, seconds: float, reason: str = "drain") -> None:
         if self._loop.time() + seconds < self._end.when():
+            self._end_reason = reason
             self._end.cancel()
             self._end = self._loop.call_later(seconds, self._expire)
 
@@ -161,6 +160,7 @@ class Stream:
             buffer = self._feed.buffer
             most = self._feed.settings.catch_up_page_events
             page = await self._feed.read_patiently(read_feed, self._position, self.which, limit=most)
+            metrics.CATCH_UP_PAGES.inc()
             reason = reset_reason(Cursor(self._epoch, self._position), page.head)
             if reason is not None:
                 async for part in self._reset(reason, buffer, page.head):
@@ -175,7 +175,6 @@ class Stream:
                 await asyncio.sleep(LAG_SECONDS)
 
     def _join(self, buffer: FeedBuffer, head: FeedHead) -> None:
-        """Continue in the buffer if it belongs to the history of the head, which was read after the buffer opened."""
         if buffer.epoch == head.epoch and self._position >= buffer.low:
             self._buffer = buffer
 
@@ -190,7 +189,6 @@ class Stream:
         return self._sent(frames) if frames else None
 
     async def _idle(self) -> bytes:
-        """Wait for an event that the client wants; return a heartbeat after a silence, else nothing."""
         self._woken = self._loop.create_future()
         self._idle_since = self._loop.time()
         if self._heartbeat_timer is None:
@@ -226,6 +224,7 @@ class Stream:
             self._woken.set_result(False)
 
     def _expire(self) -> None:
+        metrics.STREAM_CUTS.labels(self._end_reason).inc()
         self._ended.set_result(None)
         self._stop_waiting()
 

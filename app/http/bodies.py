@@ -1,5 +1,3 @@
-"""Read request bodies within a limit; parse those of submissions strictly, and name each field at fault."""
-
 import json
 import re
 from collections.abc import Iterator
@@ -7,9 +5,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from app.http.body_limits import UNCOUNTED_BYTES, UPLOAD, BodyParser, Upload
+from app.http.headers import header_of
 from app.http.json_scan import contains, survey
 
 MAX_DEPTH: Final = 64
@@ -57,21 +56,23 @@ async def read_body(request: Request, limit: int) -> bytes:
     holds left no space for it in time.
     """
     upload: Upload = request.scope[UPLOAD]
-    announced = request.headers.get("content-length", "")
+    announced = header_of(request.scope, b"content-length") or ""
     if announced.isdigit() and len(announced) < 20 and int(announced) > limit:
         raise TooLarge(f"Request body is larger than {limit} bytes")
     chunks: list[bytes] = []
     size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"Request body is larger than {limit} bytes")
-            if size > UNCOUNTED_BYTES:
-                await upload.take(size - UNCOUNTED_BYTES - upload.size)
-            chunks.append(chunk)
-    except ClientDisconnect as gone:
-        raise Gone from gone
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunk, more = message["body"], message["more_body"]
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"Request body is larger than {limit} bytes")
+        if size > UNCOUNTED_BYTES:
+            await upload.take(size - UNCOUNTED_BYTES - upload.size)
+        chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -155,7 +156,6 @@ def _float(digits: str) -> float | _Unusable:
 
 
 def first_fault(value: Any, loc: Loc) -> Fault | None:
-    """Return the first reason why this part of a submission cannot be stored, or None; ``loc`` is its place."""
     return next(_faults(value, loc), None)
 
 

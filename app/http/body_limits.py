@@ -1,5 +1,3 @@
-"""Bound the bytes of request bodies that a process holds at once, and the large bodies that it parses at once."""
-
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +25,6 @@ class Upload:
     size: int = 0
 
     async def take(self, size: int) -> None:
-        """Wait until this many more bytes may be held. Raises Unavailable after the time limit."""
         await self.uploads.take(self, size)
 
     def release(self) -> None:
@@ -66,7 +63,6 @@ class Uploads:
         return len(self._waiting)
 
     async def take(self, upload: Upload, size: int) -> None:
-        """Wait until the upload may hold this many more bytes. Raises Unavailable after the time limit."""
         held = (self._all, self._callers.setdefault(upload.caller, _Held()))
         for total in held:
             total.uploads.setdefault(upload)

@@ -23,11 +23,11 @@ _NEXT_MARK: Final = re.compile(rb'(?:[^"\[\]{},]++|"[^"]*+")*+([\[\]{},])')
 
 
 class TooManyValues(Exception):
-    """The values of a text that have to be kept as they are exceed the limit."""
+    pass
 
 
 class Unbalanced(Exception):
-    """The text closes a bracket that it did not open, or leaves one open: it is no JSON."""
+    pass
 
 
 class Survey(NamedTuple):
@@ -38,7 +38,6 @@ class Survey(NamedTuple):
 
 
 def survey(raw: bytes, deepest: int, most: int) -> Survey:
-    """Count the values of a text and compare its depth with ``deepest``; stop counting beyond ``most``."""
     openers = raw.count(b"[") + raw.count(b"{")
     values = openers + raw.count(b",")
     if openers <= deepest and values <= most:
@@ -124,7 +123,6 @@ class _Shortener:
         return b"".join((*self._out, self._raw[self._copied :]))
 
     def _skip(self, outside: bytes) -> bool:
-        """Count a whole piece if no field ends in it and its depth does not cross the limit; return whether it did."""
         if self._field is None:
             return False
         steps = _steps(outside)

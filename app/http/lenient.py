@@ -1,5 +1,3 @@
-"""Parse bodies of events and reports, which are never refused for their content (PROTOCOL, Sessions)."""
-
 import json
 import math
 import re

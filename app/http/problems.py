@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any, Final, NamedTuple, TypeVar
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app.http.bodies import Fault, Gone, Invalid, TooLarge
@@ -51,8 +48,9 @@ class Forbidden(Exception):
 class TooMany(Exception):
     """Request beyond a limit of its caller: 429. ``reset`` is the number of seconds until more is allowed."""
 
-    def __init__(self, what: str, limit: int, remaining: int, reset: float) -> None:
+    def __init__(self, what: str, limit: int, remaining: int, reset: float, caller: str = "") -> None:
         super().__init__(what)
+        self.caller = caller
         self.what = what
         self.limit = limit
         self.remaining = remaining
@@ -80,7 +78,6 @@ def accepted(result: Result | CoordinatorError) -> Result:
 
 
 def of_submission(error: CoordinatorError) -> Exception:
-    """Return the exception for an error of a submission: it names the missing session, other calls do not."""
     if isinstance(error, errors.NotFound) and error.noun == "session" and error.id:
         return Missing(f"Session '{error.id}' not found")
     return VerbRefused(error)
@@ -90,6 +87,8 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     "run": "Run not found",
     "session": "Session not found",
     "runner": "Runner not found",
+    "key": "Key not found",
+    "bulk": "Bulk not found",
 }
 
 
@@ -129,6 +128,11 @@ def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
     return {"type": "too_many_demands", "loc": ["body", "additional_demands"], "msg": message}
 
 
+def _not_ended(error: errors.RunNotEnded) -> Problem:
+    message = f"The run is {error.status}; it can be replayed once it has ended"
+    return Problem(409, {"error": "run_not_ended", "status": error.status, "message": message})
+
+
 _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.NotFound: _not_found,
     errors.SessionExists: lambda error: Problem(409, f"Session '{error.session_id}' already exists"),
@@ -149,6 +153,13 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
     errors.DuplicateRunner: _duplicate_runner,
     errors.StopSessionFirst: lambda _: Problem(409, "Stop session first"),
+    errors.RunNotEnded: _not_ended,
+    errors.TokenUnknown: lambda _: Problem(
+        404, "No dry run of yours has this token, or it has expired: ask again with dry_run"
+    ),
+    errors.TooManyBulks: lambda error: Problem(
+        409, f"{error.limit} bulks of yours run already: wait for one to end, or stop one"
+    ),
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),
@@ -197,10 +208,6 @@ def problem_of(fault: Exception | CoordinatorError) -> Problem:
             return Problem(503, "Service temporarily unavailable", {"Retry-After": str(fault.retry_after)})
         case HTTPException():
             return Problem(fault.status_code, fault.detail, fault.headers)
-        case RequestValidationError():
-            return Problem(
-                422, [_fault_json(Fault(error["type"], tuple(error["loc"]), error["msg"])) for error in fault.errors()]
-            )
         case _:
             raise KeyError(type(fault))
 
@@ -214,39 +221,20 @@ def _fault_json(fault: Fault) -> dict[str, Any]:
     return {"type": fault.type, "loc": list(fault.loc), "msg": fault.msg}
 
 
-async def answer_problem(_: Request, fault: Exception) -> Response:
-    problem = problem_of(fault)
+def answer_to(fault: Exception) -> Response | None:
+    """Return the answer to an exception of a route; None if it is a bug."""
+    match fault:
+        case EmptyPoll():
+            return Response(status_code=204)
+        case ReconnectLater():
+            # On anything but 200 a browser gives up for good.
+            return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
+    try:
+        problem = problem_of(fault)
+    except KeyError:
+        return None
     return Response(encode({"detail": problem.detail}), problem.status, dict(problem.headers or {}), JSON)
 
 
-async def answer_empty_poll(_: Request, __: Exception) -> Response:
-    return Response(status_code=204)
-
-
-async def answer_reconnect_later(_: Request, __: Exception) -> Response:
-    """Answer 200 to a stream that cannot begin: on anything else a browser gives up for good."""
-    return Response(b"retry: 2000\n\n", 200, {"Cache-Control": "no-cache"}, "text/event-stream")
-
-
-async def answer_bug(_: Request, __: Exception) -> Response:
+def answer_bug() -> Response:
     return Response(encode({"detail": "Internal server error"}), 500, media_type=JSON)
-
-
-def add_handlers(app: FastAPI) -> None:
-    handled = (
-        VerbRefused,
-        Unauthenticated,
-        Forbidden,
-        BadRequest,
-        Missing,
-        Invalid,
-        TooLarge,
-        TooMany,
-        Unavailable,
-        Gone,
-    )
-    for kind in (*handled, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, answer_problem)
-    app.add_exception_handler(EmptyPoll, answer_empty_poll)
-    app.add_exception_handler(ReconnectLater, answer_reconnect_later)
-    app.add_exception_handler(Exception, answer_bug)

@@ -1,20 +1,28 @@
 """Serialize rows as the models of app/schemas define them; JSON text of the database is passed on as it is."""
 
 import json
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
 from app.http.lenient import encode
+from models.explanations.reasons import Reason, RunExplanation, RunnerExplanation
+from models.feed.run_timeline import RunTimeline
 from models.feed.timeline import Event
 from models.runners.listing import RunnerInfo
 from models.runs.results import Result
+from models.runs.search_sql import RunSummary
 from models.runs.stop import Stopped
 from models.runs.submission import Submitted
+from models.sessions.tree import Tree
 from models.state.runs import Run, iso
+from runtime.tracing.contexts import execution_traceparent
 
 OK: Final = b'{"ok":true}'
+_SUMMARY_FIELDS: Final = tuple(field.name for field in fields(RunSummary))
+_SUMMARY_MOMENTS: Final = ("created_at", "claimed_at", "started_at", "completed_at", "timeout_at", "not_before")
 
 
 class Json(Response):
@@ -64,7 +72,13 @@ def run_json(run: Run) -> dict[str, Any]:
         "not_before": iso(run.not_before),
         "max_attempts": run.max_attempts,
         "labels": run.labels or {},
+        "replay_of": run.replay_of,
     }
+
+
+def summary_json(run: RunSummary) -> dict[str, Any]:
+    shown = {name: getattr(run, name) for name in _SUMMARY_FIELDS}
+    return shown | {name: iso(shown[name]) for name in _SUMMARY_MOMENTS} | {"labels": run.labels or {}}
 
 
 def claimed_run_json(run: Run) -> dict[str, Any]:
@@ -76,7 +90,41 @@ def claimed_run_json(run: Run) -> dict[str, Any]:
     shown["scope"] = stored(run.scope)
     shown["resolved_agent_blueprint"] = None
     shown["claim_token"] = run.claim_token
-    return shown
+    traceparent = execution_traceparent(run.traceparent, run.run_id, run.attempt + 1)
+    return shown if traceparent is None else {**shown, "traceparent": traceparent}
+
+
+def timeline_json(timeline: RunTimeline) -> dict[str, Any]:
+    attempts = [
+        {
+            "attempt": attempt.attempt,
+            "runner_id": attempt.runner_id,
+            "steps": [asdict(step) | {"at": iso(step.at)} for step in attempt.steps],
+        }
+        for attempt in timeline.attempts
+    ]
+    return {
+        "run_id": timeline.run_id,
+        "attempts": attempts,
+        "truncated_before": iso(timeline.truncated_before),
+    }
+
+
+def tree_json(tree: Tree) -> dict[str, Any]:
+    nodes = [
+        {
+            "session_id": node.session.session_id,
+            "parent_session_id": node.session.parent_session_id,
+            "status": node.session.status,
+            "agent_name": node.session.agent_name,
+            "depth": node.session.depth,
+            "created_at": iso(node.session.created_at),
+            "runs": node.runs,
+            "children": node.children,
+        }
+        for node in tree.nodes
+    ]
+    return {"root": tree.root, "nodes": nodes, "truncated": tree.truncated}
 
 
 def submitted_json(submitted: Submitted) -> dict[str, Any]:
@@ -103,9 +151,51 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> bytes:
-    """Return the stored fields of an event, preceded by those that the list adds."""
     added = encode({"id": event.id, "feed_cursor": event.feed_cursor, "run_id": event.run_id})
     return added[:-1] + b"," + event.data[1:].encode()
+
+
+def run_explanation_json(explained: RunExplanation) -> dict[str, Any]:
+    return {
+        "run_id": explained.run_id,
+        **_explanation_json(explained),
+        "runners": None if explained.runners is None else asdict(explained.runners),
+        "ahead": None if explained.ahead is None else asdict(explained.ahead),
+        "as_of": iso(explained.as_of),
+    }
+
+
+def runner_explanation_json(explained: RunnerExplanation) -> dict[str, Any]:
+    return {
+        "runner_id": explained.runner_id,
+        **_explanation_json(explained),
+        "runs_in_hand": explained.runs_in_hand,
+        "capacity": explained.capacity,
+        "polls": explained.polls,
+        "ready": asdict(explained.ready),
+        "as_of": iso(explained.as_of),
+    }
+
+
+def _explanation_json(explained: RunExplanation | RunnerExplanation) -> dict[str, Any]:
+    return {
+        "status": explained.status,
+        "since": iso(explained.since),
+        "headline": explained.headline,
+        "reasons": [_reason_json(reason) for reason in explained.reasons],
+    }
+
+
+def _reason_json(reason: Reason) -> dict[str, Any]:
+    return {
+        "code": reason.code,
+        "blocking": reason.blocking,
+        "text": reason.text,
+        "since": iso(reason.since),
+        "until": iso(reason.until),
+        "detail": reason.detail,
+        "fix": reason.fix,
+    }
 
 
 def runner_json(runner: RunnerInfo) -> dict[str, Any]:
@@ -124,4 +214,6 @@ def runner_json(runner: RunnerInfo) -> dict[str, Any]:
         "capacity": runner.capacity,
         "runs_in_hand": runner.runs_in_hand,
         "lost": runner.lost,
+        "draining_since": iso(runner.draining_since),
+        "drain_reason": runner.drain_reason,
     }

@@ -1,1 +1,0 @@
-"""Arguments of verbs, made from request bodies."""

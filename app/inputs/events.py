@@ -1,5 +1,3 @@
-"""Make the argument of ``append_events`` from the body of an event: contents are kept, oversized fields named."""
-
 from collections.abc import Mapping
 from typing import Any, Final
 

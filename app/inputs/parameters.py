@@ -1,5 +1,3 @@
-"""Validate the parameters of a run against the schema of its agent (PROTOCOL, Runs)."""
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 

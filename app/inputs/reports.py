@@ -1,5 +1,3 @@
-"""Make the arguments of ``report_runs`` from bodies of reports, which are never refused for their content."""
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Make the argument of ``submit_runs`` from the body of a submission."""
-
 import hashlib
 import re
 from datetime import datetime
@@ -30,6 +28,7 @@ def new_run(
     model: type[SubmitRun] = SubmitRun,
     key: str | None = None,
     at: Loc = ("body",),
+    traceparent: str | None = None,
 ) -> tuple[NewRun, int]:
     """Return the run of a parsed body, and its size in bytes; its ids are generated here, before the first attempt.
 
@@ -63,17 +62,18 @@ def new_run(
         parent_session_id=asked.parent_session_id,
         scope=None if scope is None else scope.decode(),
         execution_mode=ExecutionMode(asked.execution_mode),
-        additional_demands=_demands(asked.additional_demands),
+        additional_demands=demands_of(asked.additional_demands),
         affinity=asked.affinity,
         priority=asked.priority,
         not_before=moment if isinstance(moment, datetime) else None,
         delay_seconds=None if moment is None or isinstance(moment, datetime) else float(moment),
         max_attempts=asked.max_attempts,
-        run_timeout_seconds=asked.run_timeout_seconds or _whole(settings.default_run_timeout_seconds),
-        no_match_timeout_seconds=asked.no_match_timeout_seconds or int(settings.no_match_timeout_seconds) or 1,
+        run_timeout_seconds=asked.run_timeout_seconds or default_run_timeout(settings),
+        no_match_timeout_seconds=asked.no_match_timeout_seconds or default_no_match_timeout(settings),
         labels=asked.labels or {},
         idempotency_key=key,
-        body_hash=None if key is None else _hash(body),
+        body_hash=None if key is None else body_hash(body),
+        traceparent=traceparent,
     )
     return run, len(parameters) + len(scope or b"") + 512
 
@@ -86,7 +86,7 @@ def idempotency_key(value: str | None, loc: Loc) -> str | None:
     return value
 
 
-def _demands(asked: AdditionalDemands | None) -> Demands:
+def demands_of(asked: AdditionalDemands | None) -> Demands:
     if asked is None:
         return _NO_DEMANDS
     # Take an empty text as no demand, as earlier coordinators did, whose clients are deployed.
@@ -99,9 +99,14 @@ def _demands(asked: AdditionalDemands | None) -> Demands:
     )
 
 
-def _hash(body: Any) -> str:
+def body_hash(body: Any) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _whole(seconds: float | None) -> int | None:
+def default_run_timeout(settings: Settings) -> int | None:
+    seconds = settings.default_run_timeout_seconds
     return None if seconds is None else max(1, int(seconds))
+
+
+def default_no_match_timeout(settings: Settings) -> int:
+    return int(settings.no_match_timeout_seconds) or 1

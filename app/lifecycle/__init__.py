@@ -1,1 +1,0 @@
-"""Drain, readiness and client disconnects of one web process."""

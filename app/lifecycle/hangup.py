@@ -1,19 +1,21 @@
-"""Detect that a client disconnected while its request is held; this works behind pure ASGI middleware only."""
+"""Detect that a client disconnected while its request is held."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.types import Scope
 
-# ASGI extension of server/http_server.py with the callables `is_closing`, `cut_after` and `send`.
+# ASGI extension of server/http_server.py with the callables `is_closing`, `on_lost` and `cut_after`.
 CONNECTION: Final = "coordinator.connection"
+# Key in the scope of a request that is held: the time to its answer is no latency of ours.
+HELD: Final = "coordinator.held"
 
 
 def connection_of(scope: Scope) -> Mapping[str, Callable[..., Any]]:
-    connection: Mapping[str, Callable[..., Any]] = (scope.get("extensions") or {}).get(CONNECTION, {})
+    connection: Mapping[str, Callable[..., Any]] = scope["extensions"][CONNECTION]
     return connection
 
 
@@ -22,7 +24,7 @@ class Client:
 
     def __init__(self, request: Request) -> None:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_closing: Callable[[], bool] = connection_of(request.scope).get("is_closing", self.gone.done)
+        self._is_closing: Callable[[], bool] = connection_of(request.scope)["is_closing"]
 
     def leave(self) -> None:
         if not self.gone.done():
@@ -31,25 +33,19 @@ class Client:
     def has_gone(self) -> bool:
         """Return whether the server knows at this moment that the client disconnected.
 
-        ``gone`` is set some turns of the loop later, and the server drops silently what is sent in between.
+        ``gone`` may be set some turns of the loop later, and the server drops silently what is sent in between.
         """
         return self.gone.done() or self._is_closing()
 
 
-@asynccontextmanager
-async def hang_up(request: Request) -> AsyncIterator[Client]:
+@contextmanager
+def hang_up(request: Request) -> Iterator[Client]:
     """Yield the client of a request and watch its connection. The request's body must have been read."""
     client = Client(request)
-    watch = asyncio.create_task(_watch(request, client.gone))
+    request.scope[HELD] = True
+    on_lost = connection_of(request.scope)["on_lost"]
+    on_lost(client.leave)
     try:
         yield client
     finally:
-        watch.cancel()
-
-
-async def _watch(request: Request, gone: asyncio.Future[None]) -> None:
-    message = await request.receive()
-    while message["type"] != "http.disconnect":
-        message = await request.receive()
-    if not gone.done():
-        gone.set_result(None)
+        on_lost(None)

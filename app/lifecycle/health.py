@@ -1,5 +1,3 @@
-"""Track the dependencies of this process, and derive its readiness from them."""
-
 from collections.abc import Mapping
 from typing import Any
 

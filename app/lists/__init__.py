@@ -1,1 +1,0 @@
-"""Lists that are streamed page by page."""

@@ -1,5 +1,3 @@
-"""Stream lists page by page from Postgres, so that a long one needs no memory (PROTOCOL, Runs)."""
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,8 +19,6 @@ PAGE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Encoded items of one page; ``extra`` of the first page is sent once, at the end of the list."""
-
     items: Sequence[bytes]
     next_cursor: str | None
     extra: Mapping[str, Any]

@@ -1,5 +1,3 @@
-"""Bound the open lists of a process and of a caller, and the pages that are read at once."""
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,8 +18,6 @@ LONGEST_WAIT: Final = 10.0
 
 
 class _Places:
-    """At most ``number`` places at once for each key; later ones wait in order."""
-
     def __init__(self, number: int) -> None:
         self._number = number
         self._keys: dict[str, tuple[asyncio.Semaphore, set[object]]] = {}
@@ -45,8 +41,6 @@ class _Places:
 
 
 class ListLimits:
-    """Open lists of a process; the caller is "" while authentication is off."""
-
     def __init__(self, drain: Drain, lists_per_caller: int) -> None:
         self._drain = drain
         self._per_caller = lists_per_caller

@@ -1,5 +1,3 @@
-"""Complete /openapi.json: bodies and query parameters that routes read themselves, examples, errors of all routes."""
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -21,12 +19,12 @@ TOO_MANY: Final = {"429": "Over a limit of the caller; see `Retry-After`"}
 _bodies: dict[str, type[BaseModel]] = {}
 
 
-def body(model: type[BaseModel], *, many: int = 0) -> dict[str, Any]:
+def body(model: type[BaseModel], *, many: int = 0, required: bool = True) -> dict[str, Any]:
     """Describe the request body of a route that parses it itself; ``many``: also a list of up to so many of them."""
     _bodies[model.__name__] = model
     one: dict[str, Any] = {"$ref": SCHEMAS + model.__name__}
     schema = {"anyOf": [one, {"type": "array", "items": one, "maxItems": many}]} if many else one
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def query(*parameters: Parameter) -> dict[str, Any]:
@@ -90,7 +88,6 @@ def _operations(described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, A
 
 
 def _add_examples(described: dict[str, Any]) -> None:
-    """Give each JSON body an example, for readers that show none of its schema."""
     schemas = described["components"]["schemas"]
     for _, operation in _operations(described):
         for holder in (*operation["responses"].values(), operation.get("requestBody", {})):
@@ -100,7 +97,6 @@ def _add_examples(described: dict[str, Any]) -> None:
 
 
 def _add_refusals(described: dict[str, Any]) -> None:
-    """Add the answers of authentication and limits: 401, 403 and, on counted endpoints, 429."""
     for name, operation in _operations(described):
         permission = PERMISSIONS.get(name, ADMINS_ONLY)
         if permission.public:

@@ -1,5 +1,3 @@
-"""Describe the answers of routes: models for what they return, and the errors that several of them share."""
-
 from typing import Any, Final
 
 from app.schemas.problems import Problem

@@ -1,1 +1,0 @@
-"""Parked polls and their wake-ups."""

@@ -1,5 +1,3 @@
-"""Release what was claimed for abandoned polls, and take back the orders that they did not deliver."""
-
 import asyncio
 import functools
 from collections.abc import Iterable
@@ -14,6 +12,7 @@ from app.writes.retries import retry_until
 from models.claims.delivery import Claim
 from models.claims.poll_stops import Undelivered
 from models.claims.polls import PollAnswer
+from models.core.errors import CoordinatorError
 from models.state.runs import Run
 from runtime import logs
 
@@ -24,8 +23,6 @@ log = logs.log(__name__)
 
 
 class CleanUps:
-    """Clean-ups in progress, one for each abandoned poll: the task that notices the end releases the runs."""
-
     def __init__(self, verbs: PollVerbs, drain: Drain) -> None:
         self._verbs = verbs
         self._drain = drain
@@ -41,7 +38,6 @@ class CleanUps:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
     async def _clean_up(self, poll: Poll) -> None:
-        """Release and take back what the poll's last call found, and delete its waiting row."""
         call = poll.call
         if call is not None:
             await asyncio.wait({call})
@@ -50,21 +46,23 @@ class CleanUps:
             if poll.answer is not None:
                 await self._release(poll.answer.runs)
                 await self._take_back(poll.ask.runner_id, poll.answer)
-            late = await retry_until(
-                lambda: self._verbs.give_up.one(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over
+            late: list[Run] | CoordinatorError = await retry_until(
+                lambda: self._verbs.give_up.submit(poll.ask.poll_id), CLEAN_UP_SECONDS, self._drain.over
             )
             await self._release(accepted(late))
         except Unavailable:
-            log.warning("clean-up of a poll failed, its rows expire", poll_id=poll.ask.poll_id)
+            log.warning(
+                "clean-up of a poll failed, its rows expire", poll_id=poll.ask.poll_id, runner_id=poll.ask.runner_id
+            )
 
     async def _release(self, runs: Iterable[Run]) -> None:
         for run in runs:
             claim = Claim(run.run_id, run.claim_token or "")
             await retry_until(
-                functools.partial(self._verbs.release_claims.one, claim), CLEAN_UP_SECONDS, self._drain.over
+                functools.partial(self._verbs.release_claims.submit, claim), CLEAN_UP_SECONDS, self._drain.over
             )
 
     async def _take_back(self, runner_id: str, answer: PollAnswer) -> None:
         item = Undelivered(runner_id, tuple(answer.stop_sessions), answer.deregistered)
         if item.sessions or item.leave:
-            await retry_until(lambda: self._verbs.mark_undelivered.one(item), CLEAN_UP_SECONDS, self._drain.over)
+            await retry_until(lambda: self._verbs.mark_undelivered.submit(item), CLEAN_UP_SECONDS, self._drain.over)

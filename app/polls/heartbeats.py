@@ -14,8 +14,6 @@ RunnerSubject: TypeAlias = tuple[str, str | None]
 
 
 class Heartbeats:
-    """Writer of runners' heartbeats: touches, in the background, those not touched in the last 10 s."""
-
     def __init__(self, touches: GroupCommit[Touch, Touched]) -> None:
         self._touches = touches
         self._touched: dict[RunnerSubject, float] = {}
@@ -31,4 +29,4 @@ class Heartbeats:
             if self._touched.get(runner_subject, 0.0) <= now - TOUCH_SECONDS:
                 self._touched[runner_subject] = now
                 runner_id, subject = runner_subject
-                self._touches.submit_nowait(Touch(runner_id, subject=subject))
+                self._touches.submit(Touch(runner_id, subject=subject))

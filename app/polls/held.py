@@ -1,9 +1,9 @@
 """Hold the polls of this process until each ends, with at most one answer (ARCHITECTURE, A poll)."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from app.http.bodies import Gone
 from app.http.problems import VerbRefused
@@ -11,8 +11,10 @@ from app.lifecycle.drain import Drain
 from app.lifecycle.hangup import Client
 from app.polls.clean_up import CleanUps
 from app.polls.heartbeats import RunnerSubject
-from app.polls.poll import Poll, PollAction, PollEvent, PollState, result_of
+from app.polls.poll import BEFORE_OR_AFTER_WAITING, Poll, PollAction, PollEvent, PollState, result_of
 from app.polls.recheck import Recheck
+from app.polls.woken import WokenPolls
+from app.writes.attempts import Unavailable
 from app.writes.poll_queues import PollVerbs
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
@@ -20,17 +22,22 @@ from models.claims.polls import PollAnswer
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.state.runs import Run
-from runtime import metrics
+from runtime.loops import wait_for_first
 
 # Past its deadline a poll waits this much longer for a call in progress, then ends without it.
 CALL_GRACE_SECONDS: Final = 2.0
 
 
 class Polls:
-    """Polls that this process holds, and the handler that drives each through its states (app/polls/poll.py)."""
-
     def __init__(
-        self, verbs: PollVerbs, drain: Drain, instance: str, recheck_seconds: float, *, max_per_runner: int = 5
+        self,
+        verbs: PollVerbs,
+        drain: Drain,
+        instance: str,
+        recheck_seconds: float,
+        wake_dispatch: Callable[[], None],
+        *,
+        max_per_runner: int = 5,
     ) -> None:
         self._verbs = verbs
         self._drain = drain
@@ -41,6 +48,7 @@ class Polls:
         self._of_runner: dict[RunnerSubject, dict[str, Poll]] = {}
         self._by_runner: dict[str, dict[str, Poll]] = {}
         self.recheck = Recheck(verbs, self._polls, recheck_seconds)
+        self.woken = WokenPolls(self._polls, wake_dispatch)
         self.clean_ups = CleanUps(verbs, drain)
         drain.on_start(self._spread_ends)
 
@@ -70,6 +78,13 @@ class Polls:
     def __len__(self) -> int:
         return len(self._polls)
 
+    def any_parked(self) -> bool:
+        """Return whether a poll here may have looked for runs before now and not look again by itself.
+
+        One in its first call either finds a run or is parked and then claims once more.
+        """
+        return any(poll.state not in BEFORE_OR_AFTER_WAITING for poll in self._polls.values())
+
     def runners(self) -> Iterable[RunnerSubject]:
         return {(poll.ask.runner_id, poll.ask.subject) for poll in self._polls.values()}
 
@@ -94,9 +109,9 @@ class Polls:
                 poll.handle(PollEvent.GONE)
             match poll.take_action():
                 case PollAction.ANSWER:
-                    await self._call(poll, verbs.answer.one(poll.ask))
+                    await self._call(poll, verbs.answer.submit(poll.ask))
                 case PollAction.CLAIM:
-                    await self._call(poll, verbs.claim_parked.one(poll.ask))
+                    await self._claim(poll)
                 case PollAction.CONFIRM:
                     await self._call(poll, self._confirm(poll.take_assigned()))
                 case PollAction.GIVE_UP:
@@ -114,20 +129,25 @@ class Polls:
                 case _:
                     await self._wait(poll)
 
-    async def _call(self, poll: Poll, call: Coroutine[Any, Any, PollAnswer | CoordinatorError]) -> None:
+    async def _claim(self, poll: Poll) -> None:
+        if poll.state is not PollState.WOKEN:
+            await self._call(poll, self._verbs.claim_parked.submit(poll.ask))
+            return
+        await self._call(poll, self._verbs.claim_woken.submit(poll.ask))
+        self.woken.settle(poll)
+
+    async def _call(self, poll: Poll, call: Awaitable[PollAnswer | CoordinatorError | Unavailable]) -> None:
         """Make one call to the database; do not wait for its end when the client has gone, or it comes too late."""
-        poll.call = task = asyncio.create_task(call)
+        poll.call = result = asyncio.ensure_future(call)
         patience = max(0.0, poll.ends_at - asyncio.get_running_loop().time()) + CALL_GRACE_SECONDS
-        either: set[asyncio.Future[Any]] = {task, poll.client.gone}
-        await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        await wait_for_first((result, poll.client.gone), patience)
+        if not result.done():
             poll.handle(PollEvent.GONE if poll.client.gone.done() else PollEvent.LATE)
             return
         poll.call = None
-        poll.note(result_of(task))
+        poll.note(result_of(result))
 
     async def _wait(self, poll: Poll) -> None:
-        """Sleep until there is something to do, or the time is up."""
         overdue = poll.state is PollState.OVERDUE
         end = poll.ends_at + (CALL_GRACE_SECONDS if overdue else 0.0)
         if asyncio.get_running_loop().time() >= end:
@@ -140,7 +160,6 @@ class Polls:
                 await poll.woken.wait()
 
     async def _confirm(self, claims: Sequence[Claim]) -> PollAnswer:
-        """Return the runs of the claims that the database still holds for the poll: the message may be old."""
         outcomes = await self._verbs.confirm.many((claim, 0) for claim in claims)
         return PollAnswer(runs=[run for run in outcomes if isinstance(run, Run)])
 
@@ -158,10 +177,10 @@ class Polls:
         if len(siblings) > self._max_per_runner:
             oldest = siblings.pop(next(iter(siblings)))
             oldest.end_by(asyncio.get_running_loop().time())
-        metrics.POLLS_HELD.set(len(self._polls))
 
     def _dismiss(self, poll: Poll) -> None:
         del self._polls[poll.ask.poll_id]
+        self.woken.settle(poll)
         self.recheck.forget(poll)
         of_runner = self._by_runner[poll.ask.runner_id]
         del of_runner[poll.ask.poll_id]
@@ -173,7 +192,6 @@ class Polls:
             siblings.pop(poll.ask.poll_id, None)
             if not siblings:
                 del self._of_runner[runner_subject]
-        metrics.POLLS_HELD.set(len(self._polls))
 
     def _spread_ends(self) -> None:
         now = asyncio.get_running_loop().time()

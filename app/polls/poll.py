@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from app.lifecycle.hangup import Client
+from app.writes.attempts import Unavailable
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
 from models.claims.polls import PollAnswer
@@ -22,6 +23,7 @@ class PollState(Enum):
     ANSWERING = auto()  # first call: stops, a leave or runs; else it parks
     CLAIMING = auto()  # second claim, after it is parked
     WAITING = auto()
+    WOKEN = auto()  # claims because of a run that was just submitted
     RECHECKED = auto()  # the re-check looks at it
     OVERDUE = auto()  # its time is up, but the re-check still looks at it
     CONFIRMING = auto()  # confirms assignments, whose message may be old
@@ -32,6 +34,11 @@ class PollState(Enum):
     ABANDONED = auto()  # what is found for it is released
 
 
+BEFORE_OR_AFTER_WAITING: Final = frozenset(
+    {PollState.ANSWERING, PollState.ANSWERED, PollState.EMPTY, PollState.REFUSED, PollState.ABANDONED}
+)
+
+
 class PollEvent(Enum):
     FOUND = auto()  # results of its call or of the re-check: an answer,
     PARKED = auto()  # a waiting row,
@@ -40,14 +47,13 @@ class PollEvent(Enum):
     FAILED = auto()  # or no result: Postgres is away, or the call raised
     ASSIGNED = auto()  # message of a worker about a claim
     RECHECK = auto()  # the re-check begins to look at it
+    WAKE = auto()  # a run was submitted that it may take
     TIME_UP = auto()
     LATE = auto()  # CALL_GRACE_SECONDS after its time was up a call is still in progress
     GONE = auto()  # client disconnected, or handler cancelled
 
 
 class PollAction(Enum):
-    """Next action of the handler."""
-
     ANSWER = auto()
     CLAIM = auto()
     CONFIRM = auto()
@@ -63,7 +69,7 @@ class PollAction(Enum):
 
 Step: TypeAlias = tuple[PollState, PollAction]
 # Call that looks for a poll; that of the re-check has no result, since it is noted for each poll.
-Call: TypeAlias = asyncio.Future[PollAnswer | CoordinatorError] | asyncio.Future[None]
+Call: TypeAlias = asyncio.Future[PollAnswer | CoordinatorError | Unavailable] | asyncio.Future[None]
 
 _ANSWERED: Final[Step] = PollState.ANSWERED, PollAction.SEND
 _REFUSED: Final[Step] = PollState.REFUSED, PollAction.REFUSE
@@ -98,7 +104,18 @@ _TRANSITIONS: Final[Mapping[PollState, Mapping[PollEvent, Step]]] = {
     PollState.WAITING: {
         PollEvent.ASSIGNED: (PollState.CONFIRMING, PollAction.CONFIRM),
         PollEvent.RECHECK: (PollState.RECHECKED, PollAction.WAIT),
+        PollEvent.WAKE: (PollState.WOKEN, PollAction.CLAIM),
         PollEvent.TIME_UP: _GIVE_UP,
+        PollEvent.GONE: _GONE,
+    },
+    PollState.WOKEN: {
+        PollEvent.FOUND: _ANSWERED,
+        PollEvent.PARKED: _WAIT,
+        PollEvent.NOTHING: _WAIT,
+        PollEvent.REFUSED: _REFUSED,
+        PollEvent.FAILED: _WAIT,
+        PollEvent.ASSIGNED: (PollState.WOKEN, PollAction.CONTINUE),
+        PollEvent.LATE: _TOO_LATE,
         PollEvent.GONE: _GONE,
     },
     PollState.RECHECKED: {
@@ -176,6 +193,8 @@ class Poll:
     """Poll of a runner. ``ends_at`` is the event loop's time.
 
     ``call``: the database call in progress for it, its own or the re-check's. ``woken`` wakes a handler that waits.
+    ``claims_for``: the submitted run that it answers for until its claim has ended (app/polls/woken.py).
+    ``passed_until``: the moment until which it is woken for no further run.
     """
 
     ask: Ask
@@ -187,6 +206,8 @@ class Poll:
     error: CoordinatorError | None = None
     assigned: list[Claim] = field(default_factory=list)
     call: Call | None = None
+    claims_for: str | None = None
+    passed_until: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def handle(self, event: PollEvent) -> None:
@@ -212,14 +233,12 @@ class Poll:
         self.handle(PollEvent.ASSIGNED)
 
     def note(self, result: PollAnswer | CoordinatorError | None) -> None:
-        """Note the result of a call or of the re-check; None when it failed."""
-        if isinstance(result, PollAnswer):
-            self.ask = result.update(self.ask)
         match result:
             case PollAnswer() if not result.empty:
                 self.answer = result
                 self.handle(PollEvent.FOUND)
             case PollAnswer():
+                self.ask = result.update(self.ask)
                 self.handle(PollEvent.PARKED if result.parked else PollEvent.NOTHING)
             case CoordinatorError():
                 self.error = result
@@ -239,4 +258,5 @@ def result_of(call: Call) -> PollAnswer | CoordinatorError | None:
     """Return the result of a call that has ended; None when Postgres was away, or the verb failed and is in the log."""
     if call.cancelled() or call.exception() is not None:
         return None
-    return call.result()
+    result = call.result()
+    return None if isinstance(result, Unavailable) else result

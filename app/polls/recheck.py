@@ -1,5 +1,3 @@
-"""Re-check the waiting polls of this process together, which makes up for every lost message."""
-
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -65,7 +63,6 @@ class Recheck:
                 self._next_look = now() + jittered(self._seconds)
 
     async def look(self, *, everything: bool) -> None:
-        """Look once at the polls that wait: at all of them, or at those named by a wake-up."""
         concerned = self._polls if everything else self._named
         polls = [poll for poll in concerned.values() if poll.state is PollState.WAITING]
         if not polls:

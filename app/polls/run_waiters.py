@@ -13,8 +13,6 @@ MOST_AT_ONCE: Final = 1000
 
 
 class RunWaiters:
-    """Requests that wait for runs; without any, Postgres is not asked."""
-
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
         self._waiting: dict[str, set[asyncio.Future[Run | None]]] = {}

@@ -1,13 +1,13 @@
-"""Wake parked polls at other instances at once: for stops, leaves and newer registrations."""
-
 import asyncio
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
+
+import redis.asyncio
 
 from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import poll_holders
 from models.claims.poll_stops import Undelivered
+from models.runners.drain import Drained
 from models.runners.leave import Left
 from models.runners.register import Registered
 from models.runs.report import Reported
@@ -15,8 +15,7 @@ from models.runs.stop import Stopped
 from runtime import metrics
 from runtime.loops import run_forever
 from runtime.pubsub import publish_rechecks_async
-from runtime.redis_client import FAILED, async_client
-from runtime.settings import Settings
+from runtime.redis_client import FAILED
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 1.0
 
@@ -30,9 +29,9 @@ class PollWakeups:
     A lost one costs a runner the time to the next re-check. Polls of this process need none.
     """
 
-    def __init__(self, looks: Attempts, settings: Settings, instance: str) -> None:
+    def __init__(self, looks: Attempts, client: redis.asyncio.Redis, instance: str) -> None:
         self._looks = looks
-        self._client = async_client(settings.redis_url)
+        self._client = client
         self._instance = instance
         self._pending: dict[str, frozenset[str]] = {}
         self._due = asyncio.Event()
@@ -61,10 +60,6 @@ class PollWakeups:
             metrics.POLL_WAKEUPS.labels("failed").inc(len(runners))
             raise
 
-    async def close(self) -> None:
-        with contextlib.suppress(*FAILED):
-            await self._client.aclose()
-
     async def _publish(self, runners: RunnersToNotify) -> None:
         """Notify the instances that the commits named, then those where a poll was parked meanwhile."""
         named: set[tuple[str, str]] = {
@@ -89,6 +84,8 @@ def runners_to_notify(results: Sequence[Any]) -> RunnersToNotify:
         match result:
             case Undelivered(runner_id=runner_id) | Reported(runner_to_notify=str(runner_id)):
                 runners.setdefault(runner_id, frozenset())
+            case Drained(runner=runner, changed=True):
+                runners.setdefault(runner.runner_id, frozenset())
             case (
                 Left(runner_id=runner_id, parked_at=instances)
                 | Stopped(runner_to_notify=str(runner_id), parked_at=instances)

@@ -1,1 +1,0 @@
-"""Endpoints, one file per noun: parse, enqueue, answer."""

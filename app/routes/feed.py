@@ -1,5 +1,3 @@
-"""Serve the feed as Server-Sent Events: all events, to every client that may see them (PROTOCOL, Feed)."""
-
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -17,9 +15,10 @@ from app.auth.callers import TICKET_SECONDS, Credential
 from app.endpoint import Endpoint
 from app.feed.stream import Stream, Wanted
 from app.http.bodies import Fault, Invalid, strict_body
+from app.http.headers import header_of
 from app.http.query import Flag, Text
 from app.http.serializers import Json
-from app.lifecycle.hangup import connection_of
+from app.lifecycle.hangup import HELD, connection_of
 from app.openapi.document import body, query
 from app.openapi.responses import AWAY, INVALID, TOO_LARGE, answer, problem
 from app.schemas.feed import IssueTicket, Ticket
@@ -63,25 +62,20 @@ class FeedResponse(EventSourceResponse):
     def __init__(self, *args: Any, cut_after: float, **values: Any) -> None:
         super().__init__(*args, **values)
         self._cut_after = cut_after
-        self._send: Send | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client or the process ends it, then close the connection: over a kept one, a balancer would
         send a request just when the process that ended the stream closes it.
         """
         self.headers["Connection"] = "close"
-        connection = connection_of(scope)
-        if "cut_after" in connection:
-            connection["cut_after"](self._cut_after)
-        self._send = connection.get("send")
+        connection_of(scope)["cut_after"](self._cut_after)
         await super().__call__(scope, receive, send)
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send a part of the body, bypassing middleware that only looks at the head of an answer.
-
-        The connection enforces the timeout: a cancel scope around each message cost as much as sending it.
+        """Send a part of the body. The connection enforces the timeout: a cancel scope around each message cost as much
+        as sending it.
         """
-        await (self._send or send)(message)
+        await send(message)
 
 
 @router.get(
@@ -103,11 +97,12 @@ async def follow_feed(request: Request, web: Web, caller: Caller) -> Response:
     snapshot comes first.
     """
     given, credential = _effective_query(request), credential_of(request)
+    request.scope[HELD] = True
     owned = web.callers.auth_required is not False
     wanted = Wanted(
         caller=caller,
         which=_filter(given, caller, owned=owned),
-        cursor=request.headers.get("last-event-id") or LAST_EVENT_ID.of(given),
+        cursor=header_of(request.scope, b"last-event-id") or LAST_EVENT_ID.of(given),
         include_init=INCLUDE_INIT.of(given) is not False,
     )
     stream = Stream(web.feed, wanted)
@@ -152,9 +147,8 @@ async def issue_ticket(request: Request, web: Web, caller: Caller) -> Response:
 
 
 async def _watched(web: Web, credential: Credential, stream: Stream) -> AsyncIterator[bytes]:
-    """Yield the stream's messages until the credential expires or is revoked."""
-    end = partial(stream.end_early, 0.0)
-    with web.callers.watching(credential, end), web.caller_limits.streaming(credential, end):
+    revoked, beyond = (partial(stream.end_early, 0.0, reason) for reason in ("revoked", "limit"))
+    with web.callers.watching(credential, revoked), web.caller_limits.streaming(credential, beyond):
         async with aclosing(stream.messages()) as messages:
             async for message in messages:
                 yield message

@@ -1,13 +1,14 @@
-"""Report liveness, readiness and metrics of this process (PROTOCOL, Health and other endpoints)."""
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.endpoint import Endpoint
 from app.http.serializers import Json
-from app.openapi.responses import answer
-from app.schemas.health import Health, Readiness
+from app.openapi.responses import AWAY, answer
+from app.schemas.health import Health, Readiness, Targets
 from app.web import Web
+from models.monitoring.targets import list_targets
 from runtime import metrics
 
 router = APIRouter(tags=["Health"], route_class=Endpoint)
@@ -46,3 +47,39 @@ async def read_metrics() -> Response:
     """Return the metrics of this process for Prometheus."""
     body, kind = metrics.render()
     return Response(body, media_type=kind)
+
+
+@router.get(
+    "/metrics/cluster",
+    operation_id="getClusterMetrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus text", "content": {"text/plain": {}}}},
+)
+async def read_cluster_metrics(web: Web) -> Response:
+    """Return the metrics of the whole installation, as of the last 5 s; the same from each process, so never sum them.
+
+    While Postgres is away these are the last values, with their age in `coordinator_cluster_snapshot_age_seconds`.
+    """
+    body, kind = await web.cluster_metrics.render()
+    return Response(body, media_type=kind)
+
+
+@router.get(
+    "/metrics/targets",
+    operation_id="getMetricsTargets",
+    responses={200: answer("Groups of targets, as HTTP service discovery of Prometheus reads them", Targets), **AWAY},
+)
+async def read_metrics_targets(web: Web) -> Response:
+    """Return the addresses of all processes that serve metrics, for `http_sd_configs` of Prometheus.
+
+    Jobs are `coordinator-web`, `coordinator-worker`, and `coordinator-cluster` for `/metrics/cluster`. A process that
+    was killed stays for five minutes.
+    """
+    found = await web.reads.autocommit(list_targets)
+    groups: list[dict[str, Any]] = [
+        {"targets": found[job], "labels": {"job": f"coordinator-{job}"}} for job in ("web", "worker") if job in found
+    ]
+    if "web" in found:
+        of_all = {"job": "coordinator-cluster", "__metrics_path__": "/metrics/cluster"}
+        groups.append({"targets": found["web"], "labels": of_all})
+    return Json(groups)

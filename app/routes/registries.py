@@ -1,5 +1,3 @@
-"""Serve the registries of agents, capabilities, tool servers and scripts: empty until they exist."""
-
 from typing import Any, Final
 
 from fastapi import APIRouter

@@ -1,5 +1,3 @@
-"""Serve runners: register, poll, report, heartbeat (PROTOCOL, Runners)."""
-
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -38,11 +36,12 @@ from models.core.callers import Caller
 from models.core.errors import CoordinatorError, RunnerNotRegistered
 from models.core.statuses import Outcome
 from models.core.storable_text import storable
-from models.runners.heartbeat import Touch
+from models.runners.heartbeat import Touch, Touched
 from models.runners.registration import Registration
 from models.runs.release import ReleaseRun
 from models.runs.report import Report, Reported
 from models.sessions.bind import ReportSessionStatus
+from runtime.logs import name_request
 
 Result = TypeVar("Result")
 
@@ -78,18 +77,18 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     runner_id = RUNNER_ID.of(given)
     if runner_id is None:
         raise Invalid([Fault("missing", ("query", RUNNER_ID.name), "Field required")])
+    name_request(runner_id=runner_id)
     most, wait = MOST_RUNS.of(given), POLL_WAIT.of(given)
     wanted = 1 if most is None else most
     patience = web.settings.poll_timeout_seconds if wait is None else wait
     web.heartbeats.seen([(runner_id, caller.subject)])
     credential = credential_of(request)
-    async with hang_up(request) as client:
-        with web.callers.watching(credential, client.leave):
-            try:
-                found = await web.polls.hold(runner_id, wanted, patience, client, caller.subject)
-            except Gone:
-                web.callers.check(credential)
-                raise
+    with hang_up(request) as client, web.callers.watching(credential, client.leave):
+        try:
+            found = await web.polls.hold(runner_id, wanted, patience, client, caller.subject)
+        except Gone:
+            web.callers.check(credential)
+            raise
     if found is None:
         return Response(status_code=204)
     if found.runs:
@@ -177,8 +176,8 @@ async def record_heartbeat(request: Request, web: Web, caller: Caller) -> Respon
         None if caller.subject is not None or credential_of(request) is UNAUTHENTICATED_ADMIN else caller.owner or ""
     )
     touch = Touch(runner_id_of(given), runs, caller.subject, admin)
-    heard = accepted(await web.retry_until(lambda: web.verbs.touch.one(touch)))
-    return Json({"ok": True, "not_yours": heard.not_yours})
+    heard: Touched | CoordinatorError = await web.retry_until(lambda: web.verbs.touch.submit(touch))
+    return Json({"ok": True, "not_yours": accepted(heard).not_yours})
 
 
 @router.post(
@@ -210,7 +209,9 @@ async def report_runs(request: Request, web: Web, caller: Caller) -> Response:
             reported[place] = report
     outcomes = await web.retry_until(lambda: _all_reported(web, list(reported.values())))
     # Releases go last, whatever their places: no report of a run may follow its release.
-    outcomes += [await web.retry_until(partial(web.verbs.release_runs.one, release)) for release in releases.values()]
+    outcomes += [
+        await web.retry_until(partial(web.verbs.release_runs.submit, release)) for release in releases.values()
+    ]
     for place, outcome in zip((*reported, *releases), outcomes, strict=True):
         if isinstance(outcome, RunnerNotRegistered):
             raise VerbRefused(outcome)
@@ -275,7 +276,7 @@ async def release_run(run_id: str, request: Request, web: Web, caller: Caller) -
     given = await lenient_object(request, web.parser, web.settings.body_bytes)
     item = release_of(given, run_id, runner_id_of(given), ("body",), caller)
     web.heartbeats.seen([(item.runner_id, item.subject)])
-    accepted(await web.retry_until(lambda: web.verbs.release_runs.one(item)))
+    accepted(await web.retry_until(lambda: web.verbs.release_runs.submit(item)))
     web.run_waiters.hint([item.run_id])
     return Json(OK)
 
@@ -302,7 +303,7 @@ async def report_session_status(session_id: str, request: Request, web: Web, cal
         raise BadRequest("Status must be 'finished', 'failed', or 'stopped'")
     web.heartbeats.seen([(runner_id, caller.subject)])
     item = ReportSessionStatus(runner_id, storable(session_id), status, caller)
-    accepted(await web.retry_until(lambda: web.verbs.session_status.one(item)))
+    accepted(await web.retry_until(lambda: web.verbs.session_status.submit(item)))
     return Json(OK)
 
 
@@ -311,7 +312,7 @@ async def _report(web: Web, caller: Caller, request: Request, run_id: str, outco
     given = await web.parser.run(parse_object, raw)
     report = report_of(given, run_id, runner_id_of(given), outcome, caller)
     web.heartbeats.seen([(report.runner_id, report.subject)])
-    accepted(await web.retry_until(lambda: web.verbs.report.one(report, len(raw))))
+    accepted(await web.retry_until(lambda: web.verbs.report.submit(report, len(raw))))
     web.run_waiters.hint([report.run_id])
     return Json(OK)
 

@@ -1,5 +1,3 @@
-"""Append and read events of a session: contents are never refused, reads are in feed order (PROTOCOL, Sessions)."""
-
 import asyncio
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -13,7 +11,7 @@ from app.endpoint import Endpoint
 from app.http.bodies import Fault, Invalid, Loc, read_body
 from app.http.lenient import parse_lenient
 from app.http.problems import BadRequest, accepted, item_problem
-from app.http.query import LIMIT, Text
+from app.http.query import LIMIT, Choice, Text
 from app.http.serializers import OK, Json, event_json
 from app.inputs.events import new_event
 from app.lists.answers import Page, answer_list
@@ -38,28 +36,33 @@ PAUSES: Final = (0.01, 0.03, 0.0)
 
 AFTER: Final = Text("after", "`feed_cursor` of the last event seen")
 RUN_ID: Final = Text("run_id", "Only events of this run")
+BEFORE: Final = Text("before", "`feed_cursor` of the first event not wanted")
+ORDER: Final = Choice("order", "`asc` (feed order) or `desc`: from the end backwards", among=("asc", "desc"))
 
 
 @router.get(
     "/sessions/{session_id}/events",
     operation_id="listEvents",
-    openapi_extra=query(LIMIT, AFTER, RUN_ID),
+    openapi_extra=query(LIMIT, AFTER, RUN_ID, BEFORE, ORDER),
     responses={200: answer("In feed order", EventPage), **BAD_CURSOR, **NO_SESSION, **INVALID, **AWAY},
 )
 async def read_events(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """List events of a session, or with `run_id` of a run, in feed order, those without a position last.
 
-    Without `limit` and `after` all of them are streamed.
+    Without `limit`, `after` and `before` all of them are streamed. With `order=desc` the newest come first, and
+    `next_cursor` is the next `before`: `?run_id=&order=desc&limit=200` is the end of a run's log.
     """
-    limit, cursor = LIMIT.of(request.query_params), AFTER.of(request.query_params)
-    run_id = RUN_ID.of(request.query_params)
+    given = request.query_params
+    limit, after, before = LIMIT.of(given), AFTER.of(given), BEFORE.of(given)
+    newest_first = ORDER.of(given) == "desc"
+    which = partial(list_events, run_id=RUN_ID.of(given), newest_first=newest_first)
 
-    async def read(after: str | None, most: int) -> timeline.EventPage:
-        events = web.reads.read(list_events, caller, storable(session_id), run_id=run_id, after=after, limit=most)
-        return accepted(await events)
+    async def read(cursor: str | None, most: int) -> timeline.EventPage:
+        bounds = {"after": after, "before": cursor} if newest_first else {"after": cursor, "before": before}
+        return accepted(await web.reads.read(which, caller, storable(session_id), limit=most, **bounds))
 
-    async def fetch(after: str | None, most: int) -> Page:
-        page = await read(after, most)
+    async def fetch(cursor: str | None, most: int) -> Page:
+        page = await read(cursor, most)
         for pause in PAUSES:
             if all_numbered(page):
                 break
@@ -68,10 +71,10 @@ async def read_events(session_id: str, request: Request, web: Web, caller: Calle
                 await asyncio.sleep(pause)
             else:
                 await web.feed.number()
-            page = await read(after, most)
+            page = await read(cursor, most)
         return Page([event_json(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
 
-    return await answer_list(request, "events", fetch, limit, cursor)
+    return await answer_list(request, "events", fetch, limit, before if newest_first else after)
 
 
 @router.post(
@@ -103,13 +106,11 @@ async def append_events(session_id: str, request: Request, web: Web, caller: Cal
     if isinstance(item, Exception):
         raise item
     event, size = item
-    accepted(await web.retry_until(lambda: web.verbs.append.one(event, size)))
+    accepted(await web.retry_until(lambda: web.verbs.append.submit(event, size)))
     return Json(OK, 201)
 
 
 class _Given(NamedTuple):
-    """Events of a body with their sizes; in place of an invalid one, the reason."""
-
     items: list[tuple[append.NewEvent, int] | Invalid | BadRequest]
     is_list: bool
 
@@ -156,5 +157,5 @@ async def _all_stored(
 
 
 def all_numbered(page: timeline.EventPage) -> bool:
-    """Return whether every event has a position; events without one come last."""
-    return not page.events or page.events[-1].feed_cursor is not None
+    """Return whether every event has a position; events without one come last, or first from the end backwards."""
+    return not page.events or None not in {page.events[0].feed_cursor, page.events[-1].feed_cursor}

@@ -1,5 +1,3 @@
-"""Read, bind, change, stop and delete sessions (PROTOCOL, Sessions)."""
-
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -10,8 +8,8 @@ from app.endpoint import Endpoint
 from app.http.bodies import checked, strict_body
 from app.http.lenient import encode
 from app.http.problems import accepted
-from app.http.query import CURSOR, LIMIT, Text, Texts
-from app.http.serializers import Json, result_json, stopped_json
+from app.http.query import CURSOR, LIMIT, Text, Texts, Whole, strict_query
+from app.http.serializers import Json, result_json, stopped_json, tree_json
 from app.lists.answers import Page, answer_list
 from app.openapi.document import body, query
 from app.openapi.responses import (
@@ -37,9 +35,11 @@ from app.schemas.sessions import (
     SessionDeleted,
     SessionPage,
     SessionState,
+    SessionTree,
 )
 from app.web import Web
 from models.core.callers import Caller
+from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.storable_text import storable
 from models.runs.delete import DeleteSession
@@ -47,12 +47,17 @@ from models.runs.lists import SessionFilter, list_sessions
 from models.runs.results import session_result, session_status
 from models.runs.stop import StopSession
 from models.sessions.bind import Bind, Patch
+from models.sessions.tree import DEEPEST, MOST_NODES, session_tree
 from models.state.sessions import Session, get_session, session_json
 
 router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 STATUS: Final = Texts("status", "Only sessions in this status; may be repeated")
 PARENT: Final = Text("parent_session_id", "Only children of this session")
+USUAL_DEPTH: Final = 5
+USUAL_NODES: Final = 500
+DEPTH: Final = Whole("depth", f"Levels below the session (default {USUAL_DEPTH})", least=0, most=DEEPEST)
+NODES: Final = Whole("limit", f"Most sessions (default {USUAL_NODES})", least=1, most=MOST_NODES)
 CHANGED: Final[Responses] = {
     200: answer("The session as it is now", SessionChanged),
     **NO_SESSION,
@@ -91,6 +96,21 @@ async def read_sessions(request: Request, web: Web, caller: Caller) -> Response:
 async def read_session(session_id: str, web: Web, caller: Caller) -> Response:
     """Return a session."""
     return Json({"session": session_json(await _read(web, caller, session_id))})
+
+
+@router.get(
+    "/sessions/{session_id}/tree",
+    operation_id="getSessionTree",
+    openapi_extra=query(DEPTH, NODES),
+    responses={200: answer("The session and those under it", SessionTree), **NO_SESSION, **INVALID, **AWAY},
+)
+async def read_session_tree(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
+    """Return a session and those under it, level by level, oldest first."""
+    given = strict_query(request, (DEPTH, NODES))
+    depth, limit = DEPTH.of(given), NODES.of(given) or USUAL_NODES
+    levels = USUAL_DEPTH if depth is None else depth
+    tree = await web.reads.read(session_tree, caller, storable(session_id), depth=levels, limit=limit)
+    return Json(tree_json(accepted(tree)))
 
 
 @router.get(
@@ -148,8 +168,8 @@ async def bind_session(session_id: str, request: Request, web: Web, caller: Call
         project_dir=given.project_dir,
     )
     # Deployed runners send it once, so it is held while Postgres is away.
-    session = accepted(await web.retry_until(lambda: web.verbs.bind.one(bind)))
-    return Json({"ok": True, "session": session_json(session)})
+    bound: Session | CoordinatorError = await web.retry_until(lambda: web.verbs.bind.submit(bind))
+    return Json({"ok": True, "session": session_json(accepted(bound))})
 
 
 @router.patch(

@@ -1,5 +1,3 @@
-"""Define the bases of the models, and the kinds of values that they share."""
-
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,5 +1,3 @@
-"""Define events of sessions (PROTOCOL, Sessions)."""
-
 from typing import Annotated, Any
 
 from pydantic import Field

@@ -1,5 +1,3 @@
-"""Define tickets of the feed (PROTOCOL, Feed)."""
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,5 +1,3 @@
-"""Define the answers of health endpoints (PROTOCOL, Health and other endpoints)."""
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,3 +16,13 @@ class Readiness(Described):
 
     status: Literal["ready", "degraded", "starting", "draining"]
     reason: Annotated[MayLack[str], Field(description="Reason of a status other than `ready`")] = None
+
+
+class TargetGroup(Described):
+    """Targets with the same labels."""
+
+    targets: Annotated[list[str], Field(examples=[["10.0.0.7:8765"]])]
+    labels: Annotated[dict[str, str], Field(examples=[{"job": "coordinator-web"}])]
+
+
+Targets = list[TargetGroup]

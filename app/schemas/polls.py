@@ -1,5 +1,3 @@
-"""Define answers to polls (PROTOCOL, Runners)."""
-
 from typing import Annotated
 
 from pydantic import Field, RootModel

@@ -1,5 +1,3 @@
-"""Define errors (PROTOCOL, Conventions)."""
-
 from typing import Annotated, Any
 
 from pydantic import Field

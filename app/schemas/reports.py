@@ -1,5 +1,3 @@
-"""Define reports and heartbeats of runners, which are never refused for their content (PROTOCOL, Runners)."""
-
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field

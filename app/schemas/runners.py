@@ -1,5 +1,3 @@
-"""Define runners: registrations and answers (PROTOCOL, Runners)."""
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.schemas.base import Described, Done, MayLack, NextCursor, RunnerId, Tags, Text, Timestamp, Validated
 
 LARGEST_COUNT = 2**31 - 1
+LONGEST_REASON = 200
 
 
 class Executor(BaseModel):
@@ -80,6 +79,20 @@ class Runner(Described):
     capacity: Annotated[int | None, Field(description="Most runs in hand at once; null: no bound", examples=[4])]
     runs_in_hand: Annotated[int, Field(description="Number of claimed, running and stopping runs", examples=[1])]
     lost: Annotated[bool, Field(description="True once its runs were taken away", examples=[False])]
+    draining_since: Annotated[
+        Timestamp | None,
+        Field(description="An administrator drains it since then: it gets no new run; null: it does", examples=[None]),
+    ]
+    drain_reason: Annotated[str | None, Field(description="As given with the drain", examples=[None])]
+
+
+class DrainRunner(Validated):
+    """Drain of a runner."""
+
+    reason: Annotated[
+        str | None,
+        Field(max_length=LONGEST_REASON, description="For people: `why` and the list show it", examples=["new kernel"]),
+    ] = None
 
 
 class RunnerPage(Described):

@@ -1,5 +1,3 @@
-"""Define runs: submissions and answers (PROTOCOL, Runs)."""
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, RootModel
@@ -34,10 +32,28 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 def _no_path_segment(value: str | None) -> str | None:
-    """Reject ids that clients and proxies resolve as parts of a path: they would address something else."""
     if value in {".", ".."}:
         raise ValueError("Should not be . or ..")
     return value
+
+
+Parameters = Annotated[dict[str, Any], Field(description='`{"prompt": "..."}`, unless the agent says otherwise')]
+ParentSession = Annotated[Text | None, AfterValidator(_no_path_segment), BeforeValidator(_absent_if_empty)]
+Scope = Annotated[dict[str, Any] | None, Field(description="Passed to the runner, inherited by children")]
+Mode = Annotated[Literal["sync", "async_poll", "async_callback"], Field(description=MODES)]
+Priority = Annotated[int, Field(ge=-100, le=100, description="Higher is claimed first")]
+NotBefore = Annotated[
+    Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,
+    AfterValidator(lambda value: value if value is None else within_ten_years(value)),
+    BeforeValidator(offset_required),
+    Field(description="Earliest claim: a timestamp with its offset, or seconds from now"),
+]
+MaxAttempts = Annotated[int, Field(ge=1, le=100, description="Starts allowed when runners are lost")]
+TimeLimit = Annotated[int, Field(ge=1, le=LONGEST_SECONDS)]
+Labels = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=128)]] | None,
+    Field(max_length=32, description="Labels by which runs can be listed"),
+]
 
 
 class AdditionalDemands(Validated):
@@ -77,14 +93,12 @@ class SubmitRun(Validated):
             description=f"Optional on start (a name of your own, `{SESSION_ID}`), required on resume; not `.` or `..`"
         ),
     ] = None
-    parameters: Annotated[dict[str, Any], Field(description='`{"prompt": "..."}`, unless the agent says otherwise')]
+    parameters: Parameters
     agent_name: Text | None = None
     project_dir: Text | None = None
-    parent_session_id: Annotated[Text | None, AfterValidator(_no_path_segment), BeforeValidator(_absent_if_empty)] = (
-        None
-    )
-    scope: Annotated[dict[str, Any] | None, Field(description="Passed to the runner, inherited by children")] = None
-    execution_mode: Annotated[Literal["sync", "async_poll", "async_callback"], Field(description=MODES)] = "sync"
+    parent_session_id: ParentSession = None
+    scope: Scope = None
+    execution_mode: Mode = "sync"
     additional_demands: Annotated[
         AdditionalDemands | None,
         Field(description="In addition to the demands of every run; on a resume a `hostname` wins over the session's"),
@@ -93,20 +107,12 @@ class SubmitRun(Validated):
         bool,
         Field(description="On a resume: false drops the session's `hostname` and `executor_profile` from its demands"),
     ] = True
-    priority: Annotated[int, Field(ge=-100, le=100, description="Higher is claimed first")] = 0
-    not_before: Annotated[
-        Annotated[float, Field(ge=0, le=FARTHEST_SECONDS, allow_inf_nan=False)] | AwareDatetime | None,
-        AfterValidator(lambda value: value if value is None else within_ten_years(value)),
-        BeforeValidator(offset_required),
-        Field(description="Earliest claim: a timestamp with its offset, or seconds from now"),
-    ] = None
-    max_attempts: Annotated[int, Field(ge=1, le=100, description="Starts allowed when runners are lost")] = 1
-    run_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
-    no_match_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
-    labels: Annotated[
-        dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=128)]] | None,
-        Field(max_length=32, description="Labels by which runs can be listed"),
-    ] = None
+    priority: Priority = 0
+    not_before: NotBefore = None
+    max_attempts: MaxAttempts = 1
+    run_timeout_seconds: TimeLimit | None = None
+    no_match_timeout_seconds: TimeLimit | None = None
+    labels: Labels = None
 
 
 class SubmitBatchItem(SubmitRun):
@@ -190,6 +196,7 @@ class Run(Described):
     not_before: Annotated[Timestamp | None, Field(description="Earliest claim", examples=[None])]
     max_attempts: Annotated[int, Field(description="Starts allowed when runners are lost", examples=[1])]
     labels: Annotated[dict[str, str], Field(examples=[{}])]
+    replay_of: Annotated[RunId | None, Field(description="Run of which it is a replay", examples=[None])]
 
 
 class ClaimedRun(Run):
@@ -199,6 +206,51 @@ class ClaimedRun(Run):
     scope: Annotated[dict[str, Any] | None, Field(description="Object of the submission, with its parents'")]
     resolved_agent_blueprint: Annotated[Any, Field(description="Null until agents exist", examples=[None])]
     claim_token: ClaimToken
+    traceparent: Annotated[
+        MayLack[str],
+        Field(
+            description="W3C trace context of this attempt, for the job; absent for a run without a trace",
+            examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+        ),
+    ] = None
+
+
+class RunSummary(Described):
+    """Run without its parameters and demands, for lists."""
+
+    run_id: RunId
+    type: RunType
+    session_id: SessionId
+    agent_name: Annotated[str | None, Field(examples=[None])]
+    project_dir: Annotated[str | None, Field(examples=[None])]
+    parent_session_id: Annotated[SessionId | None, Field(description="Session that started this one", examples=[None])]
+    execution_mode: Annotated[ExecutionMode, Field(description=MODES)]
+    status: Annotated[RunStatus, Field(examples=["completed"])]
+    ready: Annotated[bool, Field(description="Whether it can be claimed now", examples=[False])]
+    runner_id: Annotated[RunnerId | None, Field(description="Runner that claimed it last")]
+    error: Annotated[str | None, Field(description="Reason of `failed`, cut to 200 characters", examples=[None])]
+    created_at: Timestamp
+    claimed_at: Timestamp | None
+    started_at: Timestamp | None
+    completed_at: Annotated[Timestamp | None, Field(description="End, whatever ended it")]
+    timeout_at: Annotated[Timestamp | None, Field(description="Time at which it fails for want of a runner")]
+    attempt: Annotated[int, Field(description="Number of starts so far", examples=[1])]
+    priority: Annotated[int, Field(description="-100 to 100; higher is claimed first", examples=[0])]
+    not_before: Annotated[Timestamp | None, Field(description="Earliest claim", examples=[None])]
+    max_attempts: Annotated[int, Field(description="Starts allowed when runners are lost", examples=[1])]
+    labels: Annotated[dict[str, str], Field(examples=[{}])]
+    owner: Annotated[str | None, Field(examples=[None])]
+    replay_of: Annotated[RunId | None, Field(description="Run of which it is a replay", examples=[None])]
+    prompt: Annotated[
+        str | None,
+        Field(description="First 200 characters of the text `prompt` of its parameters", examples=["Say hello"]),
+    ]
+
+
+SearchedUntil = Annotated[
+    MayLack[Timestamp],
+    Field(description="Creation (with `order=ended`: end) of the last run looked at; the search stopped at its bound"),
+]
 
 
 class RunPage(Described):
@@ -207,6 +259,46 @@ class RunPage(Described):
     runs: list[Run]
     feed_cursor: FeedCursor
     next_cursor: NextCursor = None
+    searched_until: SearchedUntil = None
+
+
+class RunSummaryPage(Described):
+    """Page of summaries of runs, newest first."""
+
+    runs: list[RunSummary]
+    feed_cursor: FeedCursor
+    next_cursor: NextCursor = None
+    searched_until: SearchedUntil = None
+
+
+class RunStep(Described):
+    """Step of a run."""
+
+    at: Timestamp
+    what: Annotated[
+        RunStatus | Literal["submitted", "requeued", "delivered", "stop_sent"],
+        Field(description="Its status from then on, or what happened to it", examples=["claimed"]),
+    ]
+    runner_id: RunnerId | None
+    detail: Annotated[str | None, Field(description="Reason or error", examples=[None])]
+
+
+class RunAttempt(Described):
+    """Steps of a run from its submission or a return to pending up to the next return or the end."""
+
+    attempt: Annotated[int | None, Field(description="Its number; null when it was never started", examples=[1])]
+    runner_id: RunnerId | None
+    steps: list[RunStep]
+
+
+class RunTimeline(Described):
+    """Attempts of a run, oldest first."""
+
+    run_id: RunId
+    attempts: list[RunAttempt]
+    truncated_before: Annotated[
+        Timestamp | None, Field(description="Earlier steps are not kept any more; null: none", examples=[None])
+    ]
 
 
 class Result(Described):

@@ -1,5 +1,3 @@
-"""Define sessions: changes and answers (PROTOCOL, Sessions)."""
-
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
@@ -56,6 +54,29 @@ class SessionPage(Described):
     sessions: list[Session]
     feed_cursor: FeedCursor
     next_cursor: NextCursor = None
+
+
+class TreeNode(Described):
+    """Session of a tree."""
+
+    session_id: SessionId
+    parent_session_id: Annotated[SessionId | None, Field(examples=[None])]
+    status: Annotated[SessionStatus, Field(examples=["finished"])]
+    agent_name: Annotated[str | None, Field(examples=[None])]
+    depth: Annotated[int, Field(description="Number of ancestors", examples=[0])]
+    created_at: Timestamp
+    runs: Annotated[dict[str, int], Field(description="Numbers of its runs by status", examples=[{"completed": 1}])]
+    children: Annotated[int, Field(description="Number of its children, in this answer or not", examples=[0])]
+
+
+class SessionTree(Described):
+    """Session and those under it, level by level."""
+
+    root: SessionId
+    nodes: list[TreeNode]
+    truncated: Annotated[
+        bool, Field(description="Whether there are more; ask for the tree of a node", examples=[False])
+    ]
 
 
 class SessionAnswer(Described):

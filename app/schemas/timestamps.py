@@ -1,5 +1,3 @@
-"""Validate timestamps of requests."""
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

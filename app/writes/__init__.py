@@ -1,1 +1,0 @@
-"""Writes of the web: attempts, group commit, one queue per verb."""

@@ -13,7 +13,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from models.core.errors import CoordinatorError
+from models.core.plain import NotPlain
+from models.schema.driver import ANSWERED
 from runtime import logs, metrics
+from runtime.loops import wait_for_first
 from runtime.postgres import (
     LOCK_TIMEOUT,
     STATEMENT_TIMEOUT,
@@ -31,13 +34,14 @@ P = ParamSpec("P")
 Work: TypeAlias = Callable[[Connection], T]
 Attempt: TypeAlias = Callable[[Work[T]], Awaitable[T]]
 Verb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError]]
+# Verb of the plain case (docs/architecture.md, Verbs): one statement that answers some items and leaves the others.
+PlainVerb: TypeAlias = Callable[[Connection, Sequence[Item]], Sequence[Result | CoordinatorError | NotPlain]]
 
 TIMEOUTS: Final = frozenset({LOCK_TIMEOUT, STATEMENT_TIMEOUT})
 # Give up an attempt after this many times the longest silence, even if Postgres goes on answering; that is no outage.
 LONGEST_ATTEMPT: Final = 5
 # Wait this long once more, to read answers that arrived while this process itself was suspended.
 SUSPENDED_SECONDS: Final = 0.5
-_LAST_ANSWER: Final = "coordinator_heard"
 
 log = logs.log(__name__)
 
@@ -53,6 +57,9 @@ class Unavailable(Exception):
 @dataclass(slots=True)
 class _LastAnswer:
     at: float
+
+    def note(self) -> None:
+        self.at = _now()
 
 
 class Attempts:
@@ -96,8 +103,8 @@ class Attempts:
         return await self._with_repeat(self._in_transaction, lambda connection: verb(connection, items), name_of(verb))
 
     async def write_single_statement(
-        self, verb: Verb[Item, Result], items: Sequence[Item]
-    ) -> Sequence[Result | CoordinatorError]:
+        self, verb: Callable[[Connection, Sequence[Item]], Sequence[T]], items: Sequence[Item]
+    ) -> Sequence[T]:
         """Write like ``write``, by a verb that is one statement: it commits itself, in one round trip."""
         return await self._with_repeat(self._in_autocommit, lambda connection: verb(connection, items), name_of(verb))
 
@@ -112,7 +119,6 @@ class Attempts:
             raise
 
     async def _with_repeat(self, attempt: Attempt[T], work: Work[T], name: str) -> T:
-        """Repeat the whole once after a lost connection, deadlock or serialisation failure."""
         try:
             return await self._bounded(attempt, work)
         except Exception as fault:
@@ -141,7 +147,7 @@ class Attempts:
         try:
             while not task.done() and left > 0:
                 left = min(last_answer.at + self._silence, end) - _now()
-                await asyncio.wait({task}, timeout=left if left > 0 else SUSPENDED_SECONDS)
+                await wait_for_first((task,), left if left > 0 else SUSPENDED_SECONDS)
         except asyncio.CancelledError:
             self._abandon(task)
             raise
@@ -174,17 +180,17 @@ class Attempts:
 
 def _noting_answers(work: Work[T], last_answer: _LastAnswer) -> Work[T]:
     def note_and_work(connection: Connection) -> T:
-        last_answer.at = _now()
-        connection.info[_LAST_ANSWER] = last_answer
+        last_answer.note()
+        connection.info[ANSWERED] = last_answer.note
         return work(connection)
 
     return note_and_work
 
 
 def _note_answer(connection: Connection, *_: object) -> None:
-    last_answer = connection.info.get(_LAST_ANSWER)
-    if last_answer is not None:
-        last_answer.at = _now()
+    answered = connection.info.get(ANSWERED)
+    if answered is not None:
+        answered()
 
 
 def _now() -> float:

@@ -1,5 +1,3 @@
-"""Send wake-ups of the web; skip those of dispatch while no poll waits, since each wakes a worker."""
-
 import asyncio
 from collections.abc import Callable
 from typing import Final
@@ -12,6 +10,8 @@ from runtime.names import Actor
 # Assume for this long after a look that a poll still waits, but look again once a second.
 WAITING_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 1.0
+# Look so rarely under load: commits of the meantime share a look.
+LOOK_PAUSE_SECONDS: Final = 0.01
 
 
 class DispatchWakeups:
@@ -21,17 +21,17 @@ class DispatchWakeups:
     it is parked (``models.claims.polls.claim_parked``), so that it finds what was committed.
     """
 
-    def __init__(self, looks: Attempts, notify: Callable[[Actor], None], holds_polls: Callable[[], bool]) -> None:
+    def __init__(self, looks: Attempts, notify: Callable[[Actor], None], any_parked: Callable[[], bool]) -> None:
         self._looks = looks
         self._notify = notify
-        self._holds_polls = holds_polls
+        self._any_parked = any_parked
         self._due = asyncio.Event()
         self._owed = False
         self._looked_at = self._waiting_until = float("-inf")
 
     def notify(self, actor: Actor) -> None:
         """Wake ``actor`` soon; dispatch only if a poll waits here or elsewhere. Never blocks, never raises."""
-        if actor is not Actor.DISPATCH or self._holds_polls():
+        if actor is not Actor.DISPATCH or self._any_parked():
             self._notify(actor)
             return
         now = asyncio.get_running_loop().time()
@@ -44,13 +44,14 @@ class DispatchWakeups:
             self._due.set()
 
     async def look_forever(self) -> None:
-        """Look for waiting polls when a wake-up needs to know, once for all wake-ups of the meantime."""
         await run_forever(
             self._look, failure="looking for waiting polls failed", woken=self._due, silent=(Unavailable,)
         )
 
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time
+        await asyncio.sleep(self._looked_at + LOOK_PAUSE_SECONDS - now())
+        # A look covers what was committed before it began.
         self._due.clear()
         owed, self._owed = self._owed, False
         self._looked_at = now()

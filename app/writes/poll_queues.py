@@ -1,5 +1,3 @@
-"""Group the queues for the steps of a poll."""
-
 from dataclasses import dataclass
 
 from app.writes.group_commit import GroupCommit
@@ -15,6 +13,7 @@ class PollVerbs:
     answer: GroupCommit[Ask, PollAnswer]
     answer_stops: GroupCommit[Ask, PollAnswer]
     claim_parked: GroupCommit[Ask, PollAnswer]
+    claim_woken: GroupCommit[Ask, PollAnswer]
     recheck: GroupCommit[Ask, PollAnswer]
     give_up: GroupCommit[str, list[Run]]
     confirm: GroupCommit[Claim, Run]

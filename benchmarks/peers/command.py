@@ -1,5 +1,3 @@
-"""Command line of `scripts/bench peers`."""
-
 import argparse
 import signal
 import sys

@@ -29,8 +29,6 @@ JOB_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Addresses that the peer was given, and the text that each job takes and returns."""
-
     database_url: str
     redis_url: str
     ports: list[int]
@@ -38,22 +36,17 @@ class Place:
 
 
 class Driver:
-    """Verbs of one peer. Queues implement `submit`, `submit_many` and `completed`; other peers override the loads."""
-
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    async def prepare(self) -> None:
-        """Make the schema on an empty database."""
+    async def prepare(self) -> None: ...
 
     def work(self) -> None:
         raise NotImplementedError
 
-    async def open(self) -> None:
-        """Connect, before a load."""
+    async def open(self) -> None: ...
 
     async def submit(self, port: int = 0) -> None:
-        """Submit one job that passes the port to `tell_started`; return when the peer has stored it."""
         raise NotImplementedError
 
     async def submit_many(self, count: int) -> None:
@@ -85,7 +78,6 @@ class Driver:
         return {"rate": done / took, "count": done}
 
     async def starts(self, *, samples: int, uncounted: int = 10) -> dict[str, float]:
-        """Measure from just before a submission to the job's first line, one job at a time."""
         started: asyncio.Queue[float] = asyncio.Queue()
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: _Starts(started), local_addr=("127.0.0.1", 0)
@@ -120,7 +112,6 @@ class _Starts(asyncio.DatagramProtocol):
 
 
 def tell_started(port: int) -> None:
-    """Tell the load in the job's first line that it has started; 0: no load waits for it."""
     if port:
         # One clock for all processes: perf_counter is CLOCK_MONOTONIC on Linux.
         now = repr(perf_counter()).encode()
@@ -145,7 +136,6 @@ async def closed_loop(verb: Callable[[], Awaitable[None]], *, seconds: float, cl
 
 
 async def measured_alone(verb: Callable[[], Awaitable[float]], samples: int, uncounted: int) -> dict[str, float]:
-    """Return p50 and p99 in ms of the seconds that the verb returns, one at a time, with a pause of 20-60 ms before."""
     meter, took = Meter(), []
     for number in range(samples + uncounted):
         if number == uncounted:

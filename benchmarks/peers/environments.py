@@ -1,5 +1,3 @@
-"""Environments of peers: a virtual environment each below a cache directory, by its pinned requirements."""
-
 import hashlib
 import re
 import shutil
@@ -21,7 +19,7 @@ _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==(\S+)$", re.MULTILINE)
 
 
 class NotInstalled(Exception):
-    """Raised when a peer cannot be installed; the message is the reason."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,3 @@
-"""Peers that can be measured: their processes, set-up and guarantees. No input or output."""
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,8 +5,6 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """Answers to the same five questions for every product, from its documentation at the pinned version."""
-
     durable: str
     fenced: str
     history: str

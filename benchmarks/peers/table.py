@@ -1,5 +1,3 @@
-"""Comparison with peers as one table. No input or output."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -36,7 +34,6 @@ class Compared:
 
 
 def table(compared: Mapping[str, Compared]) -> str:
-    """Format all products as a Markdown table with aligned columns, their failures and set-ups below it."""
     lines = [HEADINGS, *(_cells(name, product) for name, product in compared.items())]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     head, *rows = [

@@ -1,5 +1,3 @@
-"""Visits: one product is started on an empty database, does the same three loads, and ends."""
-
 import os
 import signal
 import subprocess
@@ -32,7 +30,7 @@ RUNNERS: Final = 64
 
 
 class NotStarted(Exception):
-    """Raised when a peer does not start; the message is the reason."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,6 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Figures of one visit; CPU of all processes, the load's and the servers' included."""
-
     submissions: float
     lives: float
     start_p50_ms: float
@@ -52,7 +48,6 @@ class Visit:
 
 
 def visit_ours(stage: Stage, extent: Extent) -> Visit:
-    """Measure the rows submit-to-runner, lives-64 and submissions on one cluster. Raises ClusterFailed, LoadFailed."""
     with stage.cluster() as cluster:
         start = stage.run(cluster, "submit-to-runner", samples=extent.samples)
         lives = stage.run(cluster, "lives", seconds=extent.seconds, runners=RUNNERS)

@@ -1,1 +1,0 @@
-"""API keys, tickets and the audit log."""

@@ -3,17 +3,19 @@ for it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
 from models.core.callers import Caller, Role
+from models.core.errors import BadCursor
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import audit_log
+from models.state.cursors import MOST_DIGITS
 from models.state.events_outbox import EventRow, encode, record_events
 from models.state.runs import iso
 
@@ -27,11 +29,16 @@ class Act(StrEnum):
     KEY_REVOKED = "key_revoked"
     EPOCH_ROTATED = "epoch_rotated"
     RUNNER_DEREGISTERED = "runner_deregistered"
+    RUNNER_DRAINED = "runner_drained"
+    RUNNER_UNDRAINED = "runner_undrained"
     RUN_STOPPED = "run_stopped"
     RUN_ENDED = "run_ended"
+    RUN_REPLAYED = "run_replayed"
     SESSION_STOPPED = "session_stopped"
     SESSION_ENDED = "session_ended"
     SESSION_DELETED = "session_deleted"
+    BULK_STARTED = "bulk_started"
+    BULK_STOPPED = "bulk_stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,30 @@ _WRITE = sql(
 
 _NEWEST = text("""
     SELECT act, actor, target, owner, created_at FROM audit_log ORDER BY audit_id DESC LIMIT :most
+""")
+
+
+# Acts that a page looks at, whatever its filters.
+LOOKED_AT: Final = 100_000
+# Acts are numbered in nearly the order of their times: no transaction takes so long.
+DISORDER: Final = timedelta(hours=1)
+
+_PAGE = text("""
+    SELECT a.audit_id, a.act, a.actor, a.target, a.owner, a.created_at
+    FROM (SELECT * FROM audit_log WHERE CAST(:before AS bigint) IS NULL OR audit_id < CAST(:before AS bigint)
+          ORDER BY audit_id DESC LIMIT CAST(:looked_at AS bigint)) a
+    WHERE (CAST(:by AS text) IS NULL OR a.actor = CAST(:by AS text))
+      AND (CAST(:act AS text) IS NULL OR a.act = CAST(:act AS text))
+      AND (CAST(:target AS text) IS NULL OR a.target = CAST(:target AS text))
+      AND (CAST(:since AS timestamptz) IS NULL OR a.created_at >= CAST(:since AS timestamptz))
+      AND (CAST(:until AS timestamptz) IS NULL OR a.created_at < CAST(:until AS timestamptz))
+    ORDER BY a.audit_id DESC LIMIT :most
+""")
+
+_LAST_LOOKED_AT = text("""
+    SELECT audit_id, created_at FROM audit_log
+    WHERE CAST(:before AS bigint) IS NULL OR audit_id < CAST(:before AS bigint)
+    ORDER BY audit_id DESC OFFSET CAST(:looked_at AS bigint) - 1 LIMIT 1
 """)
 
 
@@ -114,6 +145,44 @@ def record_acts(conn: Connection, acts: Sequence[AuditedAct]) -> None:
 def newest_acts(conn: Connection, limit: int) -> list[AuditEntry]:
     """Return the newest ``limit`` acts, oldest first."""
     return [AuditEntry(*row) for row in conn.execute(_NEWEST, {"most": limit})][::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ActFilter:
+    """Acts that satisfy all that is given: at ``since`` or later, before ``until``."""
+
+    by: str | None = None
+    act: str | None = None
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    entries: list[AuditEntry]
+    next_cursor: str | None
+
+
+def page_acts(
+    conn: Connection, which: ActFilter, *, limit: int, before: str | None = None, looked_at: int = LOOKED_AT
+) -> AuditPage | BadCursor:
+    """Return a page of acts, newest first.
+
+    A page looks at ``looked_at`` acts at most. One that comes to that bound may hold fewer than ``limit``, none even,
+    and has a cursor all the same, from which the next looks on.
+    """
+    if before is not None and not (before.isascii() and before.isdigit() and len(before) <= MOST_DIGITS):
+        return BadCursor(before)
+    bounds = {"before": int(before or 0) or None, "looked_at": looked_at}
+    rows = conn.execute(_PAGE, {**bounds, **asdict(which), "most": limit + 1}).all()
+    shown = [AuditEntry(*row[1:]) for row in rows[:limit]]
+    if len(rows) > limit:
+        return AuditPage(shown, str(rows[limit - 1].audit_id))
+    last = conn.execute(_LAST_LOOKED_AT, bounds).one_or_none()
+    if last is None or (which.since is not None and last.created_at < which.since - DISORDER):
+        return AuditPage(shown, None)
+    return AuditPage(shown, str(last.audit_id))
 
 
 def entry_json(entry: AuditEntry) -> dict[str, Any]:

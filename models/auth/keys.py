@@ -59,6 +59,10 @@ class Key:
     last_used_at: datetime | None
     lives_for: float | None
 
+    @property
+    def state(self) -> str:
+        return "revoked" if self.revoked_at is not None else "expired" if self.lives_for == 0 else "good"
+
 
 FindResult: TypeAlias = Key | NotFound
 
@@ -123,7 +127,7 @@ def parse_token(token: str) -> Token | None:
 
 def hash_secret(secret: str) -> str:
     """Return the hash that is stored of a secret: 256 random bits need no salt and no slow hash."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_secret(key: Key, token: Token) -> bool:

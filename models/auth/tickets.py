@@ -1,6 +1,5 @@
 """Tickets for streams: single-use credentials for a browser's EventSource, which sends no header."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,7 +18,7 @@ class NewTicket:
     """Ticket to issue: its caller, its stream (``filters``, JSON text) and the seconds within which it must be used.
 
     ``lives_for``: seconds until the credential that asked for it expires, None for never; ``key_id``: that credential
-    if it is a key. The stream ends with it.
+    if it is a key, ``session_hash``: if it is a session of the console. The stream ends with it.
     """
 
     ticket_hash: str
@@ -28,6 +27,7 @@ class NewTicket:
     seconds: float
     key_id: str | None = None
     lives_for: float | None = None
+    session_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Ticket:
     filters: str
     key_id: str | None
     lives_for: float | None
+    session_hash: str | None
 
 
 TicketResult: TypeAlias = Ticket | NotFound
@@ -49,7 +50,7 @@ _ADD = sql(
     ORDER BY t.ticket_hash
     ON CONFLICT (ticket_hash) DO NOTHING
     """,
-    **array_rows("t", stream_tickets, ["ticket_hash", "role", "owner", "key_id", "filters"]),
+    **array_rows("t", stream_tickets, ["ticket_hash", "role", "owner", "key_id", "session_hash", "filters"]),
 )
 
 # Delete unused ones; a ticket that is being redeemed is locked and skipped.
@@ -66,15 +67,11 @@ _TAKE = text("""
         ORDER BY ticket_hash FOR UPDATE
     )
     DELETE FROM stream_tickets t USING shown WHERE t.ticket_hash = shown.ticket_hash
-    RETURNING t.ticket_hash, t.role, t.owner, t.key_id, CAST(t.filters AS text) AS filters,
+    RETURNING t.ticket_hash, t.role, t.owner, t.key_id, t.session_hash, CAST(t.filters AS text) AS filters,
         t.expires_at > clock_timestamp() AS in_time,
         CASE WHEN t.valid_until IS NOT NULL
              THEN greatest(CAST(extract(epoch FROM t.valid_until - clock_timestamp()) AS float), 0) END AS lives_for
 """)
-
-
-def hash_ticket(ticket: str) -> str:
-    return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def issue_tickets(conn: Connection, items: Sequence[NewTicket]) -> list[bool]:
@@ -87,6 +84,7 @@ def issue_tickets(conn: Connection, items: Sequence[NewTicket]) -> list[bool]:
             "role": [item.caller.role.value for item in items],
             "owner": [item.caller.owner for item in items],
             "key_id": [item.key_id for item in items],
+            "session_hash": [item.session_hash for item in items],
             "filters": [item.filters for item in items],
             "lives_for": [item.lives_for for item in items],
             "seconds": [item.seconds for item in items],
@@ -107,5 +105,6 @@ def redeem_tickets(conn: Connection, hashes: Sequence[str]) -> list[TicketResult
         if row is None:
             results.append(NotFound("ticket", ""))
         else:
-            results.append(Ticket(Caller(Role(row.role), row.owner), row.filters, row.key_id, row.lives_for))
+            caller = Caller(Role(row.role), row.owner)
+            results.append(Ticket(caller, row.filters, row.key_id, row.lives_for, row.session_hash))
     return results

@@ -1,1 +1,0 @@
-"""Callbacks: resume parents with the results of their children."""

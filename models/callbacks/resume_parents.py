@@ -1,5 +1,3 @@
-"""Resumes parents with the results of their children, all that are due in one run (promise 2)."""
-
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +42,7 @@ class _Parent:
     next_run: int
     grandparent: str | None
     execution_mode: str
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +74,13 @@ _DUE = sql("""
     LIMIT :most
 """)
 
-# Continue the execution mode and the parent of the session's last run.
+# Continue the execution mode, the parent and the trace of the session's last run.
 _PARENTS = text("""
     SELECT s.session_id, s.hostname, s.executor_profile, s.next_run, g.session_id AS grandparent,
-        coalesce(last.execution_mode, 'sync') AS execution_mode
+        coalesce(last.execution_mode, 'sync') AS execution_mode, last.traceparent
     FROM sessions s
     LEFT JOIN LATERAL (
-        SELECT r.parent_session_id, r.execution_mode, r.created_at FROM runs r
+        SELECT r.parent_session_id, r.execution_mode, r.created_at, r.traceparent FROM runs r
         WHERE r.session_id = s.session_id ORDER BY r.session_seq DESC LIMIT 1
     ) last ON true
     LEFT JOIN sessions g ON g.session_id = last.parent_session_id AND g.created_at <= last.created_at
@@ -248,5 +247,6 @@ def _resume(parent: _Parent, prompt: str, limits: Limits) -> NewRun:
         parameters=json.dumps({"prompt": prompt}, ensure_ascii=False, separators=(",", ":")),
         parent_session_id=parent.grandparent,
         execution_mode=parent.execution_mode,
+        traceparent=parent.traceparent,
         no_match_timeout_seconds=limits.no_match_timeout,
     )

@@ -1,1 +1,0 @@
-"""Claims: which runner gets which run, through polls and dispatch."""

@@ -1,13 +1,13 @@
-"""Candidates of a claim while ready runs gain priority by waiting (`priority_ageing_seconds`)."""
-
 from typing import Final
 
 from models.schema.sql import sql
+from models.state.unfinished import READY_AT
 
 # Add one priority for every :ageing seconds since a run became ready, up to 100: from then on only older runs go before
 # it. Within one priority the oldest goes first, so the heads of the priorities in use are enough. Each is found by one
 # probe of the index, whatever waits behind it.
-AGED_CANDIDATES: Final = sql("""
+AGED_CANDIDATES: Final = sql(
+    """
     WITH RECURSIVE asked AS (
         SELECT * FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
                              CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
@@ -39,7 +39,7 @@ AGED_CANDIDATES: Final = sql("""
     FROM queues q
     CROSS JOIN LATERAL (
         SELECT r.run_id, r.profile_id, r.priority, r.not_for,
-            coalesce(r.match_deadline_at - make_interval(secs => r.no_match_timeout_seconds), r.created_at) AS ready_at
+            coalesce($ready_at, r.created_at) AS ready_at
         FROM runs r
         WHERE r.profile_id = q.profile_id AND r.priority = q.priority AND r.run_id >= q.floor
           AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
@@ -49,4 +49,6 @@ AGED_CANDIDATES: Final = sql("""
                                            / CAST(:ageing AS float))) DESC,
         c.run_id
     LIMIT :most
-""")
+    """,
+    ready_at=READY_AT,
+)

@@ -3,21 +3,21 @@
 Candidates are read without locks, and only the runs that are assigned are locked, with SKIP LOCKED.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.claims.ageing import AGED_CANDIDATES
-from models.claims.matching import Offer, match_sets
+from models.claims.claim_sql import CANDIDATES, TAKEN_RUN, claimed
+from models.claims.matching import CLAIM_CAPACITY_OF_N, Offer, match_sets
 from models.claims.watermarks import HIGHEST, LOWEST, ScanRange, claim_watermarks
 from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.sql import sql
-from models.state.events_outbox import record_events, run_updated
-from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run
+from models.state.runs import RUN_COLUMNS, Run, as_claimed_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Ask:
 
     ``subject``: the caller, which must have made the runner's registration; None for an admin. ``offer``: the runner's
     offer when the poll was parked. ``registered_at``: the moment from which the polling process has been the runner.
-    Both are as the poll's last answer said (``PollAnswer.update``).
+    ``draining``: no run will be claimed for it. These are as the poll's last answer said (``PollAnswer.update``).
     """
 
     poll_id: str
@@ -37,14 +37,12 @@ class Ask:
     subject: str | None = None
     offer: Offer | None = None
     registered_at: datetime | None = None
+    draining: bool = False
 
 
 @dataclass(slots=True)
 class PollCandidate:
-    """Ask with its registration's offer, as matching works on it.
-
-    ``claimed_by``: the owner of the registration or, where that has none, the asking subject.
-    """
+    """Poll with the offer of its runner and ``capacity``, the runs in hand up to which it may claim; None: no bound."""
 
     ask: Ask
     offer: Offer
@@ -83,31 +81,16 @@ class ClaimResult:
     retry: bool = False
 
 
-# Probe the index once per scan range, so that runs which these runners may not take cost nothing.
-_CANDIDATES = sql("""
-    SELECT c.run_id, c.profile_id, c.priority, c.not_for
-    FROM unnest(CAST(:profiles AS bigint[]), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
-                CAST(:floors AS text[])) AS p(profile_id, low, high, floor)
-    CROSS JOIN LATERAL (
-        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
-         WHERE p.floor IS NULL AND r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
-           AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
-         ORDER BY r.priority DESC, r.run_id LIMIT :most)
-        UNION ALL
-        -- priority as an equality, so that the index scan begins at the floor
-        (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
-         WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
-           AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
-         ORDER BY r.run_id LIMIT :most)
-    ) c
-    ORDER BY c.priority DESC, c.run_id LIMIT :most
-""")
+_CANDIDATES = sql(CANDIDATES)
 
-_LOCK_CAPACITY = text("""
-    SELECT runner_id, capacity FROM runners
-    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND capacity IS NOT NULL
-    ORDER BY runner_id FOR NO KEY UPDATE
-""")
+_LOCK_CAPACITY = sql(
+    """
+    SELECT n.runner_id, $capacity AS capacity FROM runners n
+    WHERE n.runner_id = ANY(CAST(:runner_ids AS text[])) AND $capacity IS NOT NULL
+    ORDER BY n.runner_id FOR NO KEY UPDATE
+    """,
+    capacity=CLAIM_CAPACITY_OF_N,
+)
 
 _IN_HAND = sql("""
     SELECT runner_id, count(*) AS in_hand FROM runs
@@ -119,29 +102,21 @@ _IN_HAND = sql("""
 # locks it (SKIP LOCKED).
 _TAKE = sql(
     """
-    WITH given AS (
-        SELECT * FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
-                             CAST(:runners AS text[]), CAST(:registrations AS bigint[]),
-                             CAST(:claimants AS text[]))
-            AS g(run_id, claim_token, claim_poll_id, runner_id, registration, claimed_by)
-    ), picked AS MATERIALIZED (
+    WITH picked AS MATERIALIZED (
         SELECT r.run_id FROM runs r
-        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = $PENDING AND r.ready
+        WHERE r.run_id = ANY(CAST(:run_ids AS text[])) AND coalesce(r.status = $PENDING AND r.ready, false)
         ORDER BY r.run_id FOR NO KEY UPDATE SKIP LOCKED
-    )
-    UPDATE runs r
-    SET status = $CLAIMED, ready = false, claim_token = g.claim_token, claim_poll_id = g.claim_poll_id,
-        runner_id = g.runner_id, registration = g.registration, claimed_by = g.claimed_by,
-        claimed_by_registration = g.registration, claimed_at = clock_timestamp(),
-        delivered_at = CASE WHEN :delivered THEN clock_timestamp() END,
-        claim_deadline_at = clock_timestamp() + make_interval(secs =>
-            CASE WHEN :delivered THEN CAST(:start_timeout AS float) ELSE CAST(:claim_timeout AS float) END),
-        unheld_beats = 0
-    FROM picked JOIN given g USING (run_id)
-    WHERE r.run_id = picked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[])) AND r.status = $PENDING AND r.ready
-    RETURNING $run
+    ), given AS (
+        SELECT picked.run_id, g.claim_token, g.claim_poll_id, g.runner_id, g.registration, g.claimed_by, g.place
+        FROM unnest(CAST(:run_ids AS text[]), CAST(:tokens AS text[]), CAST(:polls AS text[]),
+                    CAST(:runners AS text[]), CAST(:registrations AS bigint[]), CAST(:claimants AS text[]))
+            WITH ORDINALITY AS g(planned, claim_token, claim_poll_id, runner_id, registration, claimed_by, place)
+        LEFT JOIN picked ON picked.run_id = g.planned
+    ), $claimed
+    SELECT $taken, t.waited FROM taken t
     """,
-    run=RUN_COLUMNS_OF_R,
+    claimed=claimed("CAST(:run_ids AS text[])"),
+    taken=TAKEN_RUN,
 )
 _TAKE_RUNS = _TAKE.columns(*RUN_COLUMNS)
 
@@ -179,15 +154,11 @@ def preview_claims(
     if limited:
         for row in conn.execute(_IN_HAND, {"runner_ids": limited}):
             free_capacity[row.runner_id] -= row.in_hand
-    unsatisfied = [
-        poll
-        for poll in poll_candidates
-        if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
-    ]
+    unsatisfied = unsatisfied_polls(poll_candidates, free_capacity)
     if not unsatisfied:
         return ClaimPreview()
-    candidates = _candidates(conn, _satisfied(unsatisfied), (), most, limits)
-    plan, _ = _assign(candidates, unsatisfied, free_capacity)
+    candidates = read_candidates(conn, _satisfied(unsatisfied), (), most, limits)
+    plan, _ = assign_runs(candidates, unsatisfied, free_capacity)
     chosen = {poll.ask.poll_id: poll for _, poll in plan}
     for poll in chosen.values():
         poll.left = poll.ask.wanted
@@ -213,7 +184,7 @@ def may_take(
     sets.refresh(conn, newest_profile)
     matches = [sets.of(offer) for offer in offers]
     satisfied = frozenset[int]().union(*matches)
-    ready = {run.profile_id for run in _candidates(conn, satisfied, (), most, limits)} if satisfied else set()
+    ready = {run.profile_id for run in read_candidates(conn, satisfied, (), most, limits)} if satisfied else set()
     return [not ready.isdisjoint(profile_ids) for profile_ids in matches]
 
 
@@ -241,17 +212,13 @@ def claim_runs(
     passed: set[str] = set()
     given: dict[str, tuple[str, Run]] = {}
     any_skipped = False
-    while unsatisfied := [
-        poll
-        for poll in poll_candidates
-        if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
-    ]:
+    while unsatisfied := unsatisfied_polls(poll_candidates, free_capacity):
         most = sum(poll.left for poll in unsatisfied) + 8
-        ready = candidates or _candidates(conn, _satisfied(unsatisfied), passed, most, limits)
+        ready = candidates or read_candidates(conn, _satisfied(unsatisfied), passed, most, limits)
         if not ready:
             break
         candidates = ()
-        plan, excluded = _assign(ready, unsatisfied, free_capacity)
+        plan, excluded = assign_runs(ready, unsatisfied, free_capacity)
         passed.update(excluded, (run_id for run_id, _ in plan))
         taken = _take(conn, plan, delivered=delivered, limits=limits)
         claim_watermarks(conn).count((run.profile_id, run.priority) for run in ready if run.run_id in taken)
@@ -266,7 +233,6 @@ def claim_runs(
     runs: dict[str, list[Run]] = {}
     for _, (poll_id, run) in sorted(given.items()):
         runs.setdefault(poll_id, []).append(run)
-    record_events(conn, [run_updated(run) for _, run in given.values()])
     return ClaimResult(runs, any_skipped and any(poll.left == poll.ask.wanted > 0 for poll in poll_candidates))
 
 
@@ -282,11 +248,22 @@ def _free_capacity(conn: Connection, poll_candidates: Sequence[PollCandidate]) -
     return free_capacity
 
 
+def unsatisfied_polls(
+    poll_candidates: Iterable[PollCandidate], free_capacity: Mapping[str, int]
+) -> list[PollCandidate]:
+    """Return the polls that want more runs than they have, match some, and whose runner has capacity left."""
+    return [
+        poll
+        for poll in poll_candidates
+        if poll.left > 0 and poll.matches and free_capacity.get(poll.ask.runner_id, 1) > 0
+    ]
+
+
 def _satisfied(poll_candidates: Sequence[PollCandidate]) -> frozenset[int]:
     return frozenset[int]().union(*(poll.matches for poll in poll_candidates))
 
 
-def _candidates(
+def read_candidates(
     conn: Connection,
     satisfied: Collection[int],
     passed: Collection[str],
@@ -296,30 +273,42 @@ def _candidates(
     """Return the best ready runs of these profiles, without locks; below the watermarks only if none is above them."""
     ageing = limits.priority_ageing
     profiles = sorted(satisfied)
-    known = claim_watermarks(conn)
-    known.refresh(conn)
-    ranges = known.ranges(profiles)
-    found = _read(conn, ranges, passed, most, ageing)
+    ranges = scan_ranges(conn, profiles)
+    found = read_ranges(conn, ranges, passed, most, ageing)
     if found or len(ranges) == len(profiles):
         return found
-    return _read(conn, [ScanRange(profile_id, LOWEST, HIGHEST) for profile_id in profiles], passed, most, ageing)
+    return read_ranges(conn, whole_ranges(profiles), passed, most, ageing)
 
 
-def _read(
+def scan_ranges(conn: Connection, profile_ids: Collection[int]) -> list[ScanRange]:
+    """Return where to look for ready runs: the whole of each profile, or its parts above and beside watermarks."""
+    known = claim_watermarks(conn)
+    known.refresh(conn)
+    return known.ranges(profile_ids)
+
+
+def whole_ranges(profile_ids: Iterable[int]) -> list[ScanRange]:
+    return [ScanRange(profile_id, LOWEST, HIGHEST) for profile_id in profile_ids]
+
+
+def scan_values(ranges: Sequence[ScanRange]) -> dict[str, Any]:
+    return {
+        "profiles": [scan.profile_id for scan in ranges],
+        "lows": [scan.low for scan in ranges],
+        "highs": [scan.high for scan in ranges],
+        "floors": [scan.watermark for scan in ranges],
+    }
+
+
+def read_ranges(
     conn: Connection,
     ranges: Sequence[ScanRange],
     passed: Collection[str],
     most: int,
     ageing: float,
 ) -> Sequence[ReadyRun]:
-    values: dict[str, Any] = {
-        "profiles": [scan.profile_id for scan in ranges],
-        "lows": [scan.low for scan in ranges],
-        "highs": [scan.high for scan in ranges],
-        "floors": [scan.watermark for scan in ranges],
-        "passed": list(passed),
-        "most": most,
-    }
+    """Return the ``most`` best ready runs of these ranges, but for those ``passed``, without locks."""
+    values = scan_values(ranges) | {"passed": list(passed), "most": most}
     if ageing > 0:
         rows = conn.execute(AGED_CANDIDATES, values | {"ageing": ageing})
     else:
@@ -327,7 +316,7 @@ def _read(
     return [ReadyRun(*row) for row in rows]
 
 
-def _assign(
+def assign_runs(
     candidates: Sequence[ReadyRun],
     unsatisfied: Sequence[PollCandidate],
     free_capacity: dict[str, int],
@@ -380,4 +369,4 @@ def _take(
             "start_timeout": limits.start_timeout,
         },
     )
-    return {row.run_id: as_run(row) for row in rows}
+    return {row.run_id: as_claimed_run(row) for row in rows}

@@ -1,14 +1,14 @@
-"""Confirms claims before they are delivered to their runner, and releases those that were not."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from models.core.errors import StaleClaim
+from models.core.facts import DELIVERED, note
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.statuses import RunStatus
+from models.core.statuses import Cause, RunStatus
 from models.schema.sql import sql
+from models.state.endings import NOT_RECEIVED
 from models.state.locks import lock_runs
 from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run, read_runs
 from models.state.session_status import SessionChange
@@ -34,7 +34,7 @@ _CONFIRM = sql(
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) locked
     WHERE r.run_id = locked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.claim_token = locked.claim_token AND r.status = $CLAIMED
-    RETURNING $run
+    RETURNING $run, CAST(extract(epoch FROM r.delivered_at - r.claimed_at) AS float) AS delivered_after
     """,
     run=RUN_COLUMNS_OF_R,
 )
@@ -64,7 +64,10 @@ def confirm_deliveries(
             "start_timeout": limits.start_timeout,
         },
     )
-    confirmed = {row.run_id: as_run(row) for row in rows}
+    confirmed = {}
+    for row in rows:
+        confirmed[row.run_id] = as_run(row)
+        note(conn, DELIVERED, value=row.delivered_after)
     ended = [item for item in items if not _is_of(item, confirmed.get(item.run_id))]
     now = read_runs(conn, sorted({item.run_id for item in ended}))
     stale = {
@@ -112,6 +115,7 @@ def release_claims(conn: Connection, items: Sequence[Claim]) -> list[bool]:
     for item in items:
         run = locked.runs.get(item.run_id)
         if run is not None and run.status == RunStatus.CLAIMED and run.claim_token == item.claim_token:
-            moves[item.run_id] = Move(run, RunStatus.PENDING, SessionChange(run.session_id))
+            change = SessionChange(run.session_id)
+            moves[item.run_id] = Move(run, RunStatus.PENDING, change, cause=Cause.CLAIM, reason=NOT_RECEIVED)
     moved = move_runs(conn, list(moves.values())).runs
     return [item.run_id in moved and moves[item.run_id].run.claim_token == item.claim_token for item in items]

@@ -1,14 +1,13 @@
-"""Dispatch of ready runs to the parked polls of all instances: preview which of them can get one, then claim."""
-
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.claims.claim import Ask, ClaimPreview, claim_runs, poll_candidate, preview_claims
-from models.claims.matching import OFFER_COLUMNS_OF_N, offer_of
+from models.claims.matching import OFFER_COLUMNS_OF_N, Offer, offer_of
 from models.claims.parking import unpark_polls
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.schema.driver import fetch_all
 from models.schema.sql import sql
 
 SEEN_SECONDS: Final = 5
@@ -25,11 +24,29 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """Assignments of one dispatch pass, by the instance that holds the poll; ``again``: another pass is due."""
+    """Assignments of one dispatch pass, by the instance that holds the poll; ``again``: another pass is due.
+
+    ``waits``: the seconds for which each assigned run was ready.
+    """
 
     by_instance: dict[str, list[Assignment]] = field(default_factory=dict)
     again: bool = False
+    waits: list[float] = field(default_factory=list, compare=False)
 
+
+@dataclass(frozen=True, slots=True)
+class ParkedPoll:
+    poll_id: str
+    instance: str
+    offer: Offer
+
+
+# Registration of the runner ``n`` for which nothing keeps the parked poll ``w`` from getting runs.
+USABLE: Final = """n.runner_id = w.runner_id AND n.registration = w.registration
+               AND n.left_at IS NULL AND n.leave_requested_at IS NULL AND n.lost_at IS NULL
+               AND n.draining_since IS NULL"""
+# The poll ``w`` was renewed lately: its process holds it.
+HELD: Final = "w.seen_at > now() - make_interval(secs => :seen)"
 
 # Read the page first, by its index, whatever share of it is of use: else each page would cost all parked polls. The
 # first columns say where it ended, also when none of its polls may be given anything.
@@ -42,18 +59,40 @@ _WAITING = sql(
     SELECT p.length, p.last, (SELECT max(profile_id) FROM demand_profiles) AS newest_profile,
         w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.capacity, $offer
     FROM (SELECT count(*) AS length, max(poll_id) AS last FROM page) p
-    LEFT JOIN (page w JOIN runners n ON n.runner_id = w.runner_id AND n.registration = w.registration
-               AND n.left_at IS NULL AND n.leave_requested_at IS NULL AND n.lost_at IS NULL)
-        ON w.seen_at > now() - make_interval(secs => :seen)
+    LEFT JOIN (page w JOIN runners n ON $usable)
+        ON $held
     ORDER BY w.poll_id
     """,
     offer=OFFER_COLUMNS_OF_N,
+    usable=USABLE,
+    held=HELD,
 )
 
-_LOCK_SOME = text("""
-    SELECT poll_id FROM waiting_polls WHERE poll_id = ANY(CAST(:polls AS text[]))
-    ORDER BY poll_id FOR UPDATE SKIP LOCKED
-""")
+_RECENT = sql(
+    """
+    SELECT w.poll_id, w.instance, $offer
+    FROM (SELECT poll_id, runner_id, registration, instance, wanted, seen_at FROM waiting_polls
+          ORDER BY poll_id DESC LIMIT :most) w
+    JOIN runners n ON $usable
+    WHERE w.instance <> :instance AND w.wanted > 0 AND $held
+      AND (n.capacity IS NULL
+           OR n.capacity > (SELECT count(*) FROM runs r WHERE r.runner_id = n.runner_id AND r.status IN $IN_HAND))
+    """,
+    offer=OFFER_COLUMNS_OF_N,
+    usable=USABLE,
+    held=HELD,
+)
+
+# Look at the runners again: the transaction that claims has to have read that they do not drain.
+_LOCK_SOME = sql(
+    """
+    SELECT w.poll_id FROM waiting_polls w
+    JOIN runners n ON $usable AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
+    WHERE w.poll_id = ANY(CAST(:polls AS text[]))
+    ORDER BY w.poll_id FOR UPDATE OF w SKIP LOCKED
+    """,
+    usable=USABLE,
+)
 
 
 def preview_waiting(
@@ -84,15 +123,27 @@ def preview_waiting(
     return replace(preview, next_after=rows[0].last, more=preview.more or bool(preview.poll_candidates))
 
 
+def recent_polls(conn: Connection, instance: str, most: int) -> list[ParkedPoll]:
+    """Return those of the ``most`` polls parked last that other instances than this one hold and a run may be given to.
+
+    Nothing is locked and no run is looked at.
+    """
+    rows = fetch_all(conn, _RECENT, {"instance": instance, "most": most, "seen": SEEN_SECONDS})
+    return [ParkedPoll(poll_id, holder, offer_of(*offer)) for poll_id, holder, *offer in rows]
+
+
 def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits = DEFAULT_LIMITS) -> Dispatched:
     """Claim ready runs for the previewed polls; the instances that hold the polls deliver them (ARCHITECTURE,
     Dispatch).
 
-    A poll that has ended meanwhile, or whose row its own process holds locked, is left out.
+    A poll that has ended meanwhile, whose runner has begun to drain, or whose row its own process holds locked, is left
+    out.
     """
     if not preview.poll_candidates:
         return Dispatched(again=preview.more)
-    locked = set(conn.execute(_LOCK_SOME, {"polls": [poll.ask.poll_id for poll in preview.poll_candidates]}).scalars())
+    asks = [poll.ask for poll in preview.poll_candidates]
+    values = {"polls": [ask.poll_id for ask in asks], "runner_ids": [ask.runner_id for ask in asks]}
+    locked = set(conn.execute(_LOCK_SOME, values).scalars())
     poll_candidates = {poll.ask.poll_id: poll for poll in preview.poll_candidates if poll.ask.poll_id in locked}
     assigned = claim_runs(
         conn, list(poll_candidates.values()), delivered=False, limits=limits, candidates=preview.candidates
@@ -104,4 +155,5 @@ def dispatch_preview(conn: Connection, preview: ClaimPreview, *, limits: Limits 
         assignments = by_instance.setdefault(poll_candidates[poll_id].ask.instance, [])
         assignments += [Assignment(poll_id, run.run_id, run.claim_token or "") for run in claimed]
     again = preview.more or assigned.retry or len(locked) < len(preview.poll_candidates)
-    return Dispatched(by_instance, again)
+    waits = [run.waited or 0.0 for claimed in assigned.runs.values() for run in claimed]
+    return Dispatched(by_instance, again, waits)

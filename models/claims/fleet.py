@@ -3,16 +3,15 @@
 Read by expiry alone, one pass at a time. Each pass compares with the rows as they are, so nothing missed stays wrong.
 """
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from models.claims.matching import OFFER_COLUMNS_OF_N, PROPERTIES, Demands, Offer, offer_of, read_demands
+from models.claims.per_engine import PerEngine
 from models.schema.sql import sql
 
 # Compare at most so many offers with demands in one pass, about 0.3 s: remaining profiles are left to the next one.
@@ -63,7 +62,6 @@ class Fleet:
         self.excluded_from = 0
 
     def refresh(self, conn: Connection) -> Differences:
-        """Read the live registrations and the profiles, and return where the stored rows disagree."""
         state = conn.execute(_LOOK).one()
 
         def offers(registrations: Collection[int]) -> dict[int, Offer]:
@@ -187,10 +185,4 @@ def _values(offer: Offer) -> Iterable[Value]:
     return [(name, value) for name, value in named if value is not None] + [(TAG, tag) for tag in offer.tags]
 
 
-_fleets: WeakKeyDictionary[Engine, Fleet] = WeakKeyDictionary()
-_fleets_lock = threading.Lock()
-
-
-def fleet_of(conn: Connection) -> Fleet:
-    with _fleets_lock:
-        return _fleets.setdefault(conn.engine, Fleet())
+fleet_of = PerEngine(Fleet)

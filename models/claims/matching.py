@@ -1,5 +1,3 @@
-"""Demands of runs, one row per distinct set, and the sets that each runner satisfies."""
-
 import functools
 import hashlib
 import json
@@ -10,10 +8,11 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
+from models.claims.per_engine import PerEngine
 from models.schema.columns import array_rows, names_of
 from models.schema.sql import sql
 from models.schema.tables import demand_profiles, runners
@@ -81,6 +80,9 @@ class Offer:
 
 # Columns of the runners ``n`` that are an offer.
 OFFER_COLUMNS_OF_N: Final = names_of("n", [runners.c[field.name] for field in fields(Offer)])
+# Number of runs in hand up to which the runner ``n`` may claim, NULL without a bound; 0 while it drains. The column is
+# then 0, too, unless a replica of the last release has registered it since.
+CLAIM_CAPACITY_OF_N: Final = "CASE WHEN n.draining_since IS NULL THEN n.capacity ELSE 0 END"
 # Cache offers: parked polls are read every 2 s and offer the same each time.
 _offer = functools.lru_cache(maxsize=20_000)(Offer)
 
@@ -284,20 +286,14 @@ class MatchSets:
 
         ``newest`` is the highest id there is, when the caller knows it: then there may be nothing to read.
         """
-        now = time.monotonic()
-        if now - self._forgot_at >= self.FORGET_SECONDS:
-            self._forgot_at = now
-            self._forget(conn, now)
-        with self._lock:
-            self._skipped = {
-                profile_id: at for profile_id, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS
-            }
-            if newest is not None and newest <= self._newest and not self._skipped:
-                return
-            values = {"known": self._newest, "skipped": list(self._skipped)}
+        known, skipped = self.upkeep(conn)
+        if newest is not None and newest <= known and not skipped:
+            return
+        values = {"known": known, "skipped": skipped}
         existing = read_demands(conn, _NEWER, values)
         if not existing:
             return
+        now = time.monotonic()
         with self._lock:
             fresh = [
                 profile_id
@@ -310,6 +306,18 @@ class MatchSets:
             self._skipped.update({profile_id: now for profile_id in passed if profile_id not in existing})
             self._skipped = {profile_id: at for profile_id, at in self._skipped.items() if profile_id not in existing}
             self._newest = newest
+
+    def upkeep(self, conn: Connection) -> tuple[int, list[int]]:
+        """Return the newest id that was read, and the skipped ones; forget the removed profiles if that is due."""
+        now = time.monotonic()
+        if now - self._forgot_at >= self.FORGET_SECONDS:
+            self._forgot_at = now
+            self._forget(conn, now)
+        with self._lock:
+            self._skipped = {
+                profile_id: at for profile_id, at in self._skipped.items() if now - at < self.SKIPPED_SECONDS
+            }
+            return self._newest, list(self._skipped)
 
     def of(self, offer: Offer) -> frozenset[int]:
         with self._lock:
@@ -348,10 +356,4 @@ class MatchSets:
         return same if same == profile_ids else profile_ids
 
 
-_match_sets: WeakKeyDictionary[Engine, MatchSets] = WeakKeyDictionary()
-_match_sets_lock = threading.Lock()
-
-
-def match_sets(conn: Connection) -> MatchSets:
-    with _match_sets_lock:
-        return _match_sets.setdefault(conn.engine, MatchSets())
+match_sets = PerEngine(MatchSets)

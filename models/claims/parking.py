@@ -1,10 +1,9 @@
-"""Rows of parked polls: dispatch claims runs for them, and they say which instance holds the poll of a runner."""
-
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, text
 
 from models.claims.claim import PollCandidate
+from models.schema.driver import fetch_all
 
 _PARK = text("""
     INSERT INTO waiting_polls (poll_id, runner_id, registration, instance, wanted, subject, seen_at)
@@ -75,7 +74,8 @@ def poll_holders(conn: Connection, runner_ids: Iterable[str]) -> dict[str, list[
 
 def any_poll_parked(conn: Connection) -> bool:
     """Return whether any poll is parked. A poll that is parked later claims by itself what is committed by now."""
-    return bool(conn.execute(_ANYONE).scalar_one())
+    ((parked,),) = fetch_all(conn, _ANYONE)
+    return bool(parked)
 
 
 def leave_instance(conn: Connection, instance: str) -> None:

@@ -1,5 +1,3 @@
-"""Answers parked polls with stops in one round trip, and takes a stop back when its runner did not receive it."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

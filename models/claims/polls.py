@@ -1,5 +1,3 @@
-"""Verbs of a runner's poll: answer it, park it, re-check it, give it up."""
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -9,7 +7,8 @@ from sqlalchemy import Connection, text
 
 from models.claims.claim import Ask, PollCandidate, claim_runs, may_take, poll_candidate
 from models.claims.delivery import confirm_polls, release_polls
-from models.claims.matching import OFFER_COLUMNS_OF_N, Offer, offer_of
+from models.claims.known_offers import known_offers
+from models.claims.matching import CLAIM_CAPACITY_OF_N, OFFER_COLUMNS_OF_N, Offer, offer_of
 from models.claims.parking import park_polls, unpark_polls
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -30,7 +29,8 @@ class PollAnswer:
     """Answer of a poll: the first of stops, leave and runs that there is; else it is parked or not.
 
     ``passed_over``: a run for it was locked by another transaction, which may release it, or was released because of
-    this answer: notify dispatch once more. ``offer`` and ``registered_at``: of its registration, None where not read.
+    this answer: notify dispatch once more. ``offer``, ``registered_at``, None where not read, and ``draining``: of its
+    registration.
     """
 
     stop_sessions: list[str] = field(default_factory=list)
@@ -40,16 +40,16 @@ class PollAnswer:
     passed_over: bool = False
     offer: Offer | None = field(default=None, compare=False)
     registered_at: datetime | None = field(default=None, compare=False)
+    draining: bool = field(default=False, compare=False)
 
     @property
     def empty(self) -> bool:
         return not (self.stop_sessions or self.deregistered or self.runs)
 
     def update(self, ask: Ask) -> Ask:
-        """Return the poll's request with what this answer read of the registration."""
         if self.registered_at is None:
             return ask
-        return replace(ask, offer=self.offer or ask.offer, registered_at=self.registered_at)
+        return replace(ask, offer=self.offer or ask.offer, registered_at=self.registered_at, draining=self.draining)
 
 
 Answer: TypeAlias = PollAnswer | RunnerNotRegistered
@@ -57,14 +57,13 @@ Answer: TypeAlias = PollAnswer | RunnerNotRegistered
 
 @dataclass(frozen=True, slots=True)
 class PollContext:
-    """Registration of a poll's runner, and rows that concern the poll, as they are without locks."""
-
     offer: Offer
     runner_id: str
     capacity: int | None
     owner: str | None
     gone: bool
     to_leave: bool
+    draining: bool
     registered_at: datetime
     quiet: bool
     stop_due: bool
@@ -91,11 +90,11 @@ class _Looked:
 # stops and all claimed runs.
 _LOOK = sql(
     """
-    SELECT a.poll_id, n.runner_id, n.capacity, n.owner,
+    SELECT a.poll_id, n.runner_id, $capacity AS capacity, n.owner,
         n.left_at IS NOT NULL OR n.leave_told_at IS NOT NULL
             OR now() - make_interval(secs => :forget) > n.last_seen
                 AND n.last_seen < (SELECT silent_before(CAST(:forget AS float))) AS gone,
-        n.leave_requested_at IS NOT NULL AS to_leave, n.registered_at,
+        n.leave_requested_at IS NOT NULL AS to_leave, n.draining_since IS NOT NULL AS draining, n.registered_at,
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '$quiet seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND $stop_due LIMIT 1) IS TRUE AS stop_due,
@@ -106,6 +105,7 @@ _LOOK = sql(
     FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[])) AS a(poll_id, runner_id)
     JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
     """,
+    capacity=CLAIM_CAPACITY_OF_N,
     offer=OFFER_COLUMNS_OF_N,
     stop_due=STOP_DUE,
     quiet=str(QUIET_SECONDS),
@@ -157,13 +157,13 @@ _CHANGED = """
     SELECT NULL AS poll_id, max(profile_id) AS newest_profile FROM demand_profiles
     UNION ALL
     SELECT a.poll_id, NULL
-    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]))
-        AS a(poll_id, runner_id, registration)
+    FROM unnest(CAST(:polls AS text[]), CAST(:runner_ids AS text[]), CAST(:registrations AS bigint[]),
+                CAST(:draining AS boolean[])) AS a(poll_id, runner_id, registration, draining)
     LEFT JOIN renewed USING (poll_id)
     LEFT JOIN runners n ON n.runner_id = a.runner_id AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
     WHERE renewed.poll_id IS NULL OR n.runner_id IS NULL OR n.registration IS DISTINCT FROM a.registration
         OR n.left_at IS NOT NULL OR n.leave_requested_at IS NOT NULL OR n.lost_at IS NOT NULL
-        OR n.last_seen < now() - interval '$quiet seconds'
+        OR (n.draining_since IS NOT NULL) <> a.draining OR n.last_seen < now() - interval '$quiet seconds'
         OR now() - make_interval(secs => :forget) > n.last_seen
             AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
@@ -218,7 +218,8 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
     Renews ``seen_at`` of all. Unchanged polls add one array element to this query and nothing else.
     """
     changed, newest_profile = _changed_polls(conn, asks, limits)
-    quiet = {ask.poll_id: ask.offer for ask in asks if ask.offer and ask.wanted and ask.poll_id not in changed}
+    may_claim = [ask for ask in asks if ask.wanted and not ask.draining and ask.poll_id not in changed]
+    quiet = {ask.poll_id: ask.offer for ask in may_claim if ask.offer}
     if quiet:
         most = sum(ask.wanted for ask in asks)
         found = may_take(conn, list(quiet.values()), most, newest_profile, limits=limits)
@@ -235,6 +236,7 @@ def _changed_polls(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tup
         "polls": [ask.poll_id for ask in asks],
         "runner_ids": [ask.runner_id for ask in asks],
         "registrations": [ask.offer.registration if ask.offer is not None else None for ask in asks],
+        "draining": [ask.draining for ask in asks],
         "forget": limits.forget_runner,
         "again": STOP_RESEND_SECONDS,
     }
@@ -267,10 +269,12 @@ def _read_contexts(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dic
             "again": STOP_RESEND_SECONDS,
         },
     )
-    return {
+    contexts = {
         poll_id: PollContext(offer_of(*columns[_CONTEXT_WIDTH:]), *columns[:_CONTEXT_WIDTH])
         for poll_id, *columns in rows
     }
+    known_offers(conn).note({context.runner_id: context.offer for context in contexts.values()})
+    return contexts
 
 
 def _answer_without_claim(
@@ -319,6 +323,7 @@ def _answer_without_claim(
             runs=runs,
             passed_over=ask.poll_id in released,
             registered_at=ask.registered_at or context.registered_at,
+            draining=context.draining,
         )
         if answer.empty and not context.to_leave:
             open_polls[ask.poll_id] = poll_candidate(answer.update(ask), context.offer, context.capacity, context.owner)
@@ -372,7 +377,6 @@ def _send_leave(conn: Connection, runner_ids: Collection[str]) -> set[str]:
 def _claim(
     conn: Connection, looked: _Looked, claimable: Sequence[PollCandidate], limits: Limits
 ) -> dict[str, PollAnswer]:
-    """Claim for the ``claimable`` ones of the open polls; return the answers of all of them, parked without a run."""
     assigned = claim_runs(conn, claimable, delivered=True, limits=limits, newest_profile=looked.newest_profile)
     asked = {poll.ask.poll_id for poll in claimable}
     answers: dict[str, PollAnswer] = {}
@@ -385,6 +389,7 @@ def _claim(
             passed_over=poll_id in looked.released or (assigned.retry and poll_id in asked and not runs),
             offer=poll.offer if not runs else None,
             registered_at=poll.ask.registered_at,
+            draining=poll.ask.draining,
         )
     return answers
 

@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
+from models.claims.per_engine import PerEngine
 from models.schema.sql import sql
 
 # Allow for clocks of web processes and late commits: a run may appear this far below the lowest id read.
@@ -38,8 +38,6 @@ _HEADS = sql("""
 
 @dataclass(frozen=True, slots=True)
 class ScanRange:
-    """Part of one profile's queues that a claim reads: priorities ``low`` to ``high``, or one from its watermark."""
-
     profile_id: int
     low: int
     high: int
@@ -112,10 +110,4 @@ def with_slack(run_id: str) -> str | None:
     return f"{prefix}_{max(milliseconds, 0):012x}"
 
 
-_watermarks: WeakKeyDictionary[Engine, ClaimWatermarks] = WeakKeyDictionary()
-_watermarks_lock = threading.Lock()
-
-
-def claim_watermarks(conn: Connection) -> ClaimWatermarks:
-    with _watermarks_lock:
-        return _watermarks.setdefault(conn.engine, ClaimWatermarks())
+claim_watermarks = PerEngine(ClaimWatermarks)

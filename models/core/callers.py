@@ -1,7 +1,9 @@
-"""Callers: the role and owner by which a request is authorised."""
-
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+# Name of callers without one, as all are while authentication is off.
+UNNAMED: Final = "open"
 
 
 class Role(StrEnum):

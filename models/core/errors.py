@@ -53,6 +53,7 @@ class StaleClaim(CoordinatorError):
 
     run_id: str
     status: str
+    session_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class InvalidTransition(CoordinatorError):
     run_id: str
     status: str
     wanted: str
+    session_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,24 @@ class SessionNotFinished(CoordinatorError):
 class RunNotCompleted(CoordinatorError):
     run_id: str
     status: str
+
+
+@dataclass(frozen=True)
+class RunNotEnded(CoordinatorError):
+    """The run may not be replayed yet."""
+
+    run_id: str
+    status: str
+
+
+@dataclass(frozen=True)
+class TokenUnknown(CoordinatorError):
+    """No dry run of the caller has this token, or it has expired."""
+
+
+@dataclass(frozen=True)
+class TooManyBulks(CoordinatorError):
+    limit: int
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,3 @@
-"""Ids: UUIDv7 with a prefix, and the identity of a runner."""
-
 import hashlib
 import os
 import threading

@@ -1,5 +1,3 @@
-"""Deadlines and bounds that verbs take from the settings."""
-
 from dataclasses import dataclass
 
 

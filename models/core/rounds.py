@@ -1,5 +1,3 @@
-"""Rounds of a batch: items that concern the same row are applied one after another, in item order."""
-
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 

@@ -48,6 +48,39 @@ class StopCause(StrEnum):
     TIMEOUT = "timeout"
 
 
+class Cause(StrEnum):
+    """Reason of an end of a run, or of its return to pending; a label of metrics."""
+
+    REPORTED = "reported"
+    STOPPED = "stopped"
+    NO_MATCH = "no_match"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    # Returns of a claim: never delivered, delivered and never started, given back by its runner.
+    CLAIM = "claim"
+    START = "start"
+    RELEASED = "released"
+    # End of a run that was returned too often in a row.
+    NEVER_STARTED = "never_started"
+
+
+class BulkAction(StrEnum):
+    STOP = "stop"
+    DELETE = "delete"
+    REPLAY = "replay"
+
+
+class BulkState(StrEnum):
+    # Matched by a dry run, and not started.
+    PREPARED = "prepared"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+ENDED_BULKS: Final = frozenset({BulkState.COMPLETED, BulkState.STOPPED, BulkState.FAILED})
+
 TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {
     RunStatus.PENDING: frozenset({RunStatus.CLAIMED, RunStatus.STOPPED, RunStatus.FAILED}),
     RunStatus.CLAIMED: frozenset(
@@ -76,6 +109,7 @@ IN_HAND: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING, RunStatus.STOP
 HELD_BY_TOKEN: Final = frozenset({RunStatus.CLAIMED, RunStatus.RUNNING})
 # Statuses behind the claim: `run_deadline_at` holds, and the end resets the count of failed deliveries.
 PAST_CLAIM: Final = frozenset({RunStatus.RUNNING, RunStatus.STOPPING})
+UNSUCCESSFUL: Final = TERMINAL - {RunStatus.COMPLETED}
 # Statuses in which results of children resume a session.
 FREE: Final = frozenset({SessionStatus.IDLE, SessionStatus.FINISHED})
 # Statuses of sessions without live work, unless a run is pending or a process has not ended yet.
@@ -86,6 +120,7 @@ RESTING: Final = ENDED | {SessionStatus.IDLE}
 # Names of the groups in SQL (models/schema/sql.py).
 RUN_GROUPS: Final = {
     "TERMINAL": TERMINAL,
+    "UNSUCCESSFUL": UNSUCCESSFUL,
     "UNFINISHED": UNFINISHED,
     "IN_HAND": IN_HAND,
     "HELD_BY_TOKEN": HELD_BY_TOKEN,

@@ -1,1 +1,0 @@
-"""Deadlines, lost runners, outages and clean-up."""

@@ -1,5 +1,3 @@
-"""Upkeep: deletes rows that are not needed any more, in bounded transactions that skip locked rows."""
-
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -9,6 +7,8 @@ from models.runs.delete import purge_deleted
 from models.schema.sql import sql
 
 MOST: Final = 1000
+# A bulk has a thousand chunks at most.
+BULKS: Final = 20
 
 _KEYS = text("""
     DELETE FROM idempotency_keys k
@@ -30,13 +30,15 @@ _PROFILES = sql("""
 """)
 
 # Delete runners without runs and sessions; expiry takes those from them first. Keep one that left for an hour, so that
-# its leave may be repeated.
+# its leave may be repeated, and one that drains for 30 days, so that it drains when its machine is back.
 _RUNNERS = sql("""
     DELETE FROM runners n
     USING (SELECT runner_id FROM runners
            WHERE (left_at < now() - interval '1 hour'
                   OR last_seen < now() - make_interval(secs => :forget)
                       AND last_seen < (SELECT silent_before(CAST(:forget AS float))))
+             AND (draining_since IS NULL
+                  OR greatest(last_seen, left_at, draining_since) < now() - interval '30 days')
              AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.runner_id = runners.runner_id
                              AND r.status IN $IN_HAND)
              AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.runner_id = runners.runner_id)
@@ -62,6 +64,13 @@ _INSTANCES = text("""
     WHERE i.instance = gone.instance
 """)
 
+_TARGETS = text("""
+    DELETE FROM metrics_targets t
+    USING (SELECT address FROM metrics_targets WHERE seen_at < now() - interval '1 hour'
+           ORDER BY address LIMIT :most FOR UPDATE SKIP LOCKED) gone
+    WHERE t.address = gone.address
+""")
+
 # Keep outages longer than any deadline that they may have to move.
 _GAPS = text("""
     DELETE FROM gaps g
@@ -70,6 +79,19 @@ _GAPS = text("""
     WHERE g.gap_id = old.gap_id
 """)
 
+
+# A dry run that is being started elsewhere is locked and skipped.
+_BULKS = sql("""
+    WITH old AS MATERIALIZED (
+        SELECT bulk_id FROM bulk_jobs
+        WHERE (state = $BULK_PREPARED AND expires_at < now() - interval '1 minute')
+           OR ended_at < now() - interval '30 days'
+        ORDER BY bulk_id LIMIT :most FOR UPDATE SKIP LOCKED
+    ), chunks AS (
+        DELETE FROM bulk_chunks c USING old WHERE c.bulk_id = old.bulk_id
+    )
+    DELETE FROM bulk_jobs j USING old WHERE j.bulk_id = old.bulk_id
+""")
 
 # Keep the counts for a day after the run's end, for its late events.
 _EVENT_COUNTS = text("""
@@ -85,8 +107,9 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
     """Delete up to 1,000 rows of each kind that are not needed any more; return whether there are more. Safe to repeat.
 
     Kinds: idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten,
-    heartbeats of instances older than an hour, outages older than 30 days, child results delivered a day ago, event
-    counts of runs that ended a day ago, events of deleted sessions.
+    heartbeats and addresses of instances older than an hour, outages older than 30 days, child results delivered a day
+    ago, event counts of runs that ended a day ago, bulks that ended 30 days ago or were not started in time, events of
+    deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
@@ -94,8 +117,10 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
         conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
         conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
         conn.execute(_INSTANCES, {"most": MOST}).rowcount,
+        conn.execute(_TARGETS, {"most": MOST}).rowcount,
         conn.execute(_GAPS, {"most": MOST}).rowcount,
         conn.execute(_EVENT_COUNTS, {"most": MOST}).rowcount,
+        MOST // BULKS * conn.execute(_BULKS, {"most": BULKS}).rowcount,
         purge_deleted(conn, MOST),
     ]
     return any(count >= MOST for count in removed)

@@ -1,5 +1,3 @@
-"""Last run of each duty, and the heartbeats of web instances."""
-
 from sqlalchemy import Connection, text
 
 from models.expiry.outages import record_heartbeat
@@ -12,6 +10,8 @@ _TAKE = text("""
     WHERE d.last_run IS NULL OR d.last_run <= clock_timestamp() - make_interval(secs => :older_than)
     RETURNING d.duty
 """)
+
+_DONE = text("UPDATE duties SET done_at = clock_timestamp() WHERE duty = :duty")
 
 _PING = text("SELECT 1")
 
@@ -39,6 +39,11 @@ def duty_due(conn: Connection, duty: str, older_than: float) -> bool:
     if not try_duty(conn, duty):
         return False
     return conn.execute(_TAKE, {"duty": duty, "older_than": older_than}).first() is not None
+
+
+def record_done(conn: Connection, duty: str) -> None:
+    """Record the duty as done now, after its work has been committed; its begin is recorded by ``duty_due``."""
+    conn.execute(_DONE, {"duty": duty})
 
 
 def ping(conn: Connection) -> None:

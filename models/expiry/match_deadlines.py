@@ -227,7 +227,6 @@ class _Latest:
 
 
 def merged(gaps: Iterable[Gap]) -> list[Gap]:
-    """Merge overlapping outages; they come and go sorted by their start."""
     result: list[Gap] = []
     for start, end in gaps:
         if result and start <= result[-1][1]:

@@ -1,5 +1,3 @@
-"""Error of a run that no live registration satisfies: the demands that no runner offers."""
-
 from collections.abc import Collection
 from typing import Final
 

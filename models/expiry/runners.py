@@ -1,5 +1,3 @@
-"""Takes runs and sessions from runners that fell silent or left: by state, each pass, until none is left."""
-
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import text
@@ -92,7 +90,6 @@ _KNOWN = text("SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_
 
 
 def _end_of(current: Pass, number: int, runner: LockedRunner | None) -> Ended | None:
-    """Return how the registration ended, by what its runner's locked row says now; None when it lives."""
     if runner is None:
         return Ended(LEFT, sends_tokens=False)
     if runner.registration != number:

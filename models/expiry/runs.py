@@ -1,5 +1,3 @@
-"""Deadlines of runs and claims: each pass handles what is due by its state now, whatever earlier passes missed."""
-
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
@@ -15,7 +13,7 @@ from models.schema.sql import sql
 from models.state.endings import MAX_MISSED_HEARTBEATS, give_up_stop, idle_stopped, release, time_out
 from models.state.locked_rows import LockedRun
 from models.state.locks import LockedRows
-from models.state.session_status import SessionChange
+from models.state.session_status import IS_EARLIER, IS_OPEN_STOP, SessionChange
 from models.state.transitions import move_runs, update_status_and_record
 from models.state.try_locks import LockedRunner, try_lock_runners, try_lock_runs
 
@@ -23,28 +21,34 @@ MISSED_SECONDS = 10
 
 
 # Find delays that ended in the last 60 s; the small index holds them in order of their time.
-_DUE = sql("""
+_DUE = sql(
+    """
     SELECT DISTINCT r.session_id FROM runs r
     WHERE r.status = $PENDING AND NOT r.ready
       AND r.not_before BETWEEN CAST(:now AS timestamptz) - interval '60 seconds' AND CAST(:now AS timestamptz)
       -- a stop of the session is open: closing it makes the run ready
-      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE $is_open_stop)
       -- an earlier run of the session is unfinished: its end makes the run ready
-      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
-                      AND e.status IN $UNFINISHED)
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE $is_earlier)
     LIMIT :most
-""")
+    """,
+    is_open_stop=IS_OPEN_STOP,
+    is_earlier=IS_EARLIER,
+)
 
 # Catch all runs that should have become ready. Reads every waiting run, hence not every second.
-_MISSED = sql("""
+_MISSED = sql(
+    """
     SELECT DISTINCT r.session_id FROM runs r
     WHERE r.status = $PENDING AND NOT r.ready
       AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
-      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE c.session_id = r.session_id AND NOT c.superseded)
-      AND NOT EXISTS (SELECT 1 FROM runs e WHERE e.session_id = r.session_id AND e.session_seq < r.session_seq
-                      AND e.status IN $UNFINISHED)
+      AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE $is_open_stop)
+      AND NOT EXISTS (SELECT 1 FROM runs e WHERE $is_earlier)
     LIMIT :most
-""")
+    """,
+    is_open_stop=IS_OPEN_STOP,
+    is_earlier=IS_EARLIER,
+)
 
 
 def ready_runs(current: Pass) -> StepResult:

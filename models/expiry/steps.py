@@ -1,5 +1,3 @@
-"""Context and result of the steps of expiry, and what several of them ask."""
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +13,6 @@ from models.state.locks import LockedRows
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Context of one pass of expiry: its clocks and limits, and how many rows each of its steps takes at most."""
-
     conn: Connection
     clocks: Clocks
     limits: Limits

@@ -1,1 +1,0 @@
-"""Feed of events: append, number, read, drop."""

@@ -1,5 +1,3 @@
-"""Stores the events of runners on the timelines of sessions, each once."""
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias

@@ -1,5 +1,3 @@
-"""Retention: removes the oldest events, and finished sessions without events, in small transactions."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +10,7 @@ from models.core.callers import ADMIN
 from models.runs.delete import DeleteSession, remove_sessions
 from models.schema.sql import sql
 from models.state.locks import LockedRows
+from models.state.pending_events import pending_events_of
 from models.state.try_locks import try_lock_runs
 
 MOST_EVENTS: Final = 1000
@@ -62,7 +61,8 @@ _WALK = text("""
 """)
 
 # Keep a parent as long as a child is under way, which reports its end to it.
-_OVER = sql("""
+_OVER = sql(
+    """
     SELECT s.session_id FROM sessions s
     WHERE s.session_id = ANY(CAST(:sessions AS text[]))
       AND s.status IN $ENDED AND s.runner_id IS NULL
@@ -72,8 +72,11 @@ _OVER = sql("""
       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.session_id = s.session_id
                       AND r.status IN $UNFINISHED)
       AND NOT EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.session_id AND e.id >= s.first_event_id)
+      AND NOT EXISTS (SELECT 1 FROM ($pending) e WHERE e.id >= s.first_event_id)
       AND NOT EXISTS (SELECT 1 FROM sessions c WHERE c.parent_session_id = s.session_id AND c.status NOT IN $ENDED)
-""")
+    """,
+    pending=pending_events_of("s.session_id"),
+)
 
 _RUNS = text("SELECT run_id, session_id FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))")
 

@@ -1,5 +1,3 @@
-"""State of the feed for operators: its head and size, and the new epoch after a restore."""
-
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,7 +24,8 @@ class FeedState:
 
 _STATE = text("""
     SELECT h.epoch, h.last_pos AS head, h.floor,
-        (SELECT count(*) FROM events WHERE feed_pos IS NULL) AS unnumbered,
+        (SELECT count(*) FROM events WHERE feed_pos IS NULL)
+        + (SELECT coalesce(sum(cardinality(ids)), 0) FROM unnumbered_batches) AS unnumbered,
         (SELECT created_at FROM events WHERE feed_pos > h.floor ORDER BY feed_pos LIMIT 1) AS oldest_event_at,
         pg_total_relation_size('events') AS events_bytes, t.n_live_tup AS live_rows, t.n_dead_tup AS dead_rows,
         greatest(t.last_vacuum, t.last_autovacuum) AS vacuumed_at

@@ -1,1 +1,0 @@
-"""Verbs on runners: register, heartbeat, leave, list."""

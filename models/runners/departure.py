@@ -1,5 +1,3 @@
-"""Ends the work of a registration that is over: its runner left, is lost, or another process took its place."""
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
-"""Heartbeats of runners, and the runs that they name as held (PROTOCOL, Runners)."""
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import Connection, text
 
@@ -56,6 +54,9 @@ def stale_after(interval: float, limits: Limits) -> float:
 def lost_after(interval: float, limits: Limits) -> float:
     return max(limits.lost_after, 3 * interval)
 
+
+# Condition on a runner: it is stale, unless an outage of ours may be the reason of its silence.
+IS_STALE: Final = "last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval))"
 
 # Skip locked rows: one frozen lock must not stop the heartbeats of all others. The runner of a skipped row is known all
 # the same, and its next request counts.

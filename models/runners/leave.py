@@ -1,5 +1,3 @@
-"""Deregistration: a runner leaves, or is told to (PROTOCOL, Runners)."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

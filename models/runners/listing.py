@@ -1,9 +1,9 @@
-"""List of runners, page by page (PROTOCOL, Runners)."""
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from models.core.errors import BadCursor
 from models.core.limits import DEFAULT_LIMITS, Limits
@@ -29,29 +29,53 @@ class RunnerInfo:
     capacity: int | None
     runs_in_hand: int
     lost: bool
+    draining_since: datetime | None
+    drain_reason: str | None
 
 
-_LIST = sql("""
-    SELECT n.runner_id, n.registered_at, n.last_seen, n.hostname, n.project_dir, n.executor_profile,
-        CAST(n.executor AS text) AS executor, n.tags, n.require_matching_tags, n.capacity,
-        n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
-        greatest(CAST(extract(epoch FROM clock_timestamp() - n.last_seen) AS float), 0) AS seconds_since_heartbeat,
-        CASE WHEN n.lost_at IS NULL AND n.last_seen >= told.silent_before THEN 'online' ELSE 'stale' END AS status
-    FROM runners n
-    JOIN (SELECT t.told_interval, silent_before(greatest(CAST(:stale_after AS float), 2 * t.told_interval))
+# Condition on a runner ``n``: it has not left and is not forgotten.
+IS_KNOWN: Final = """n.left_at IS NULL AND n.leave_told_at IS NULL
+      AND (n.last_seen > now() - make_interval(secs => :forget)
+           OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))"""
+# Rows to join with runners ``n``: the moment before which the last sign of life makes one stale. Computed once for each
+# interval that was told, not for each runner.
+TOLD: Final = """(SELECT t.told_interval, silent_before(greatest(CAST(:stale_after AS float), 2 * t.told_interval))
           FROM (SELECT DISTINCT told_interval FROM runners) t) told(told_interval, silent_before)
-        ON told.told_interval = n.told_interval
+        ON told.told_interval = n.told_interval"""
+IS_ONLINE: Final = "n.lost_at IS NULL AND n.last_seen >= told.silent_before"
+# Capacity that a runner ``n`` told: none tells 0, which the column holds while it drains (models.runners.drain).
+TOLD_CAPACITY: Final = "CASE WHEN n.capacity = 0 THEN n.drained_capacity ELSE n.capacity END"
+
+_SHOWN: Final = sql(
+    """
+    SELECT n.runner_id, n.registered_at, n.last_seen, n.hostname, n.project_dir, n.executor_profile,
+        CAST(n.executor AS text) AS executor, n.tags, n.require_matching_tags, $capacity AS capacity,
+        n.draining_since, n.drain_reason, n.lost_at IS NOT NULL AS lost, coalesce(hand.runs, 0) AS runs_in_hand,
+        greatest(CAST(extract(epoch FROM clock_timestamp() - n.last_seen) AS float), 0) AS seconds_since_heartbeat,
+        CASE WHEN $is_online THEN 'online' ELSE 'stale' END AS status
+    FROM runners n
+    JOIN $told
     LEFT JOIN LATERAL (SELECT count(*) AS runs FROM runs r
                        WHERE r.runner_id = n.runner_id AND r.status IN $IN_HAND) hand ON true
-    WHERE n.left_at IS NULL AND n.leave_told_at IS NULL
-      AND (n.last_seen > now() - make_interval(secs => :forget)
-           OR n.last_seen >= (SELECT silent_before(CAST(:forget AS float))))
+    WHERE $is_known
+    """,
+    is_online=IS_ONLINE,
+    told=TOLD,
+    is_known=IS_KNOWN,
+    capacity=TOLD_CAPACITY,
+).text
+_LIST = text(
+    _SHOWN
+    + """
       AND (CAST(:subject AS text) IS NULL OR n.owner IS NULL OR n.owner = CAST(:subject AS text))
       AND (CAST(:after_row AS text) IS NULL
            OR (n.registered_at, n.runner_id) > (CAST(:after_moment AS timestamptz), CAST(:after_row AS text)))
     ORDER BY n.registered_at, n.runner_id
     LIMIT CAST(:most AS bigint)
-""")
+    """
+)
+_READ = text(_SHOWN + "AND n.runner_id = ANY(CAST(:runner_ids AS text[]))")
+_FIELDS: Final = [field.name for field in fields(RunnerInfo)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +120,20 @@ def _listed(
         "after_row": row_id,
         "most": most,
     }
-    names = [field.name for field in fields(RunnerInfo)]
-    return [RunnerInfo(**{name: getattr(row, name) for name in names}) for row in conn.execute(_LIST, parameters)]
+    return _infos(conn.execute(_LIST, parameters))
+
+
+def read_runners(
+    conn: Connection, runner_ids: Sequence[str], *, limits: Limits = DEFAULT_LIMITS
+) -> dict[str, RunnerInfo]:
+    """Return those of the runners that have not left and are not forgotten, by id."""
+    parameters = {
+        "stale_after": limits.stale_after,
+        "forget": limits.forget_runner,
+        "runner_ids": list(runner_ids),
+    }
+    return {runner.runner_id: runner for runner in _infos(conn.execute(_READ, parameters))}
+
+
+def _infos(rows: Iterable[Any]) -> list[RunnerInfo]:
+    return [RunnerInfo(**{name: getattr(row, name) for name in _FIELDS}) for row in rows]

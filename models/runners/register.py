@@ -1,5 +1,3 @@
-"""Registers processes as runners, and ends the registration that each takes the place of."""
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from models.core.errors import DuplicateRunner
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
 from models.runners.departure import REPLACED, Ended, end_work, registrations, work_held_by
-from models.runners.heartbeat import told_interval
+from models.runners.heartbeat import IS_STALE, told_interval
 from models.runners.registration import CHANGING, Existing, Registration, Relation, identity, is_open_to, relation_to
 from models.schema.sql import sql
 from models.state.locks import LockedRows, lock_runs
@@ -36,12 +34,15 @@ class Registered:
 RegisterResult: TypeAlias = Registered | DuplicateRunner
 
 
-_LOOK = text("""
+_LOOK = sql(
+    """
     SELECT runner_id, registration, registration_uid, instance_id, owner, executor_type, tags, require_matching_tags,
         sends_tokens, lost_at, left_at, leave_told_at,
-        last_seen < silent_before(greatest(CAST(:stale_after AS float), 2 * told_interval)) AS is_stale
+        $is_stale AS is_stale
     FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) ORDER BY runner_id
-""")
+    """,
+    is_stale=IS_STALE,
+)
 _LOCK = text(_LOOK.text + " FOR NO KEY UPDATE")
 
 _ADD = text("""
@@ -60,13 +61,15 @@ _ADD = text("""
 """)
 
 # Give a new number to another process, and to another offer: every process caches what a number satisfies. Keep a leave
-# that was not delivered yet, so that reconnecting does not undo it.
+# that was not delivered yet, so that reconnecting does not undo it, and a drain in any case.
 _RENEW = text("""
     UPDATE runners n
     SET instance_id = g.instance_id, owner = CASE WHEN g.keeps_owner THEN n.owner ELSE g.owner END,
         executor_type = g.executor_type, executor = CAST(g.executor AS json),
         tags = ARRAY(SELECT json_array_elements_text(g.tags)),
-        require_matching_tags = g.require_matching_tags, agents = CAST(g.agents AS json), capacity = g.capacity,
+        require_matching_tags = g.require_matching_tags, agents = CAST(g.agents AS json),
+        capacity = CASE WHEN n.draining_since IS NULL THEN g.capacity ELSE 0 END,
+        drained_capacity = CASE WHEN n.draining_since IS NOT NULL THEN g.capacity END,
         told_interval = g.told_interval, registration_uid = g.registration_uid,
         registration = CASE WHEN g.renumber THEN nextval('runner_registration') ELSE n.registration END,
         registered_at = CASE WHEN g.same THEN n.registered_at ELSE clock_timestamp() END,

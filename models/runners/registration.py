@@ -43,7 +43,6 @@ class Registration:
 
     @property
     def own_id(self) -> str | None:
-        """Id for this owner in that case; None while authentication is off: there is one owner."""
         if self.owner is None:
             return None
         return runner_identity(self.hostname, self.project_dir, self.executor_profile, self.command, self.owner)

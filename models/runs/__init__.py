@@ -1,1 +1,0 @@
-"""Verbs on runs: submit, report, stop, delete, list."""

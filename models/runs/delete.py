@@ -1,5 +1,3 @@
-"""Deletes sessions: the session and its runs at once, its numbered events later and in batches."""
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -12,8 +10,10 @@ from models.core.errors import NotFound, StopSessionFirst
 from models.core.ids import uuid7
 from models.core.statuses import IN_HAND, SessionStatus
 from models.runs.stop import cancelled
+from models.schema.sql import sql
 from models.state.events_outbox import EventRow, encode, record_events, session_updated
 from models.state.locks import LockedRows, lock_runs, try_lock_more
+from models.state.pending_events import pending_events_of
 from models.state.sessions import read_sessions
 from models.state.transitions import move_runs
 from models.state.visibility import find_visible
@@ -23,11 +23,15 @@ _ALIVE = frozenset({SessionStatus.RUNNING, SessionStatus.IDLE, SessionStatus.STO
 
 @dataclass(frozen=True, slots=True)
 class DeleteSession:
-    """Request to delete a session; ``request_id`` makes a repeat of the same request give the same answer."""
+    """Request to delete a session; ``request_id`` makes a repeat of the same request give the same answer.
+
+    ``ended_only``: refuse it with a pending run, too, instead of stopping that.
+    """
 
     caller: Caller
     session_id: str
     request_id: str = field(default_factory=uuid7)
+    ended_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,17 @@ _ITS_RUNS = text("SELECT run_id FROM runs WHERE session_id = ANY(CAST(:sessions 
 
 _ITS_CHILDREN = text("SELECT session_id FROM sessions WHERE parent_session_id = ANY(CAST(:sessions AS text[]))")
 
-_COUNT = text("""
+_COUNT = sql(
+    """
     SELECT s.session_id,
         (SELECT count(*) FROM events e
-         WHERE e.session_id = s.session_id AND e.id >= s.first_event_id AND e.kind = 'event') AS events_count,
+         WHERE e.session_id = s.session_id AND e.id >= s.first_event_id AND e.kind = 'event')
+        + (SELECT count(*) FROM ($pending) e WHERE e.id >= s.first_event_id AND e.kind = 'event') AS events_count,
         (SELECT count(*) FROM runs r WHERE r.session_id = s.session_id) AS runs_count
     FROM sessions s WHERE s.session_id = ANY(CAST(:sessions AS text[]))
-""")
+    """,
+    pending=pending_events_of("s.session_id"),
+)
 
 _ORPHAN = text("""
     UPDATE sessions SET parent_session_id = NULL WHERE parent_session_id = ANY(CAST(:sessions AS text[]))
@@ -98,15 +106,19 @@ _PURGE_RESULTS = text("""
 
 # Keep the row for a minute after its work: it also answers a repeat of the request, and retention may have kept a
 # result in the moment of the delete.
-_PURGED = text("""
+_PURGED = sql(
+    """
     DELETE FROM deleted_sessions d
     USING (SELECT request_id FROM deleted_sessions o
            WHERE o.deleted_at < now() - interval '1 minute' AND NOT EXISTS (
                SELECT 1 FROM events e
                WHERE e.session_id = o.session_id AND e.id < o.below_event_id AND e.kind <> 'session_deleted')
+             AND NOT EXISTS (SELECT 1 FROM ($pending) e WHERE e.id < o.below_event_id)
            ORDER BY o.request_id LIMIT :most FOR UPDATE OF o SKIP LOCKED) done
     WHERE d.request_id = done.request_id
-""")
+    """,
+    pending=pending_events_of("o.session_id"),
+)
 
 
 def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[DeleteResult]:
@@ -127,7 +139,7 @@ def delete_sessions(conn: Connection, items: Sequence[DeleteSession]) -> list[De
             results[ordinal] = done[item.request_id]
         elif item.session_id in chosen or not locked.shows(item.session_id, item.caller, shown):
             continue
-        elif is_alive(locked, item.session_id):
+        elif is_alive(locked, item.session_id) or (item.ended_only and locked.unfinished_of(item.session_id)):
             results[ordinal] = StopSessionFirst(item.session_id)
         else:
             chosen[item.session_id] = ordinal

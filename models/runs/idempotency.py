@@ -1,5 +1,3 @@
-"""Idempotency keys of submissions: one run for one key of a caller, whichever repeat of the request comes first."""
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -52,13 +50,13 @@ def answer_repeats(conn: Connection, items: Sequence[NewRun]) -> dict[str, Submi
     if not keyed:
         return former
     taken = take_keys(conn, list(keyed.values()))
-    known = _read_keys(conn, keyed.keys() - taken)
+    known = read_keys(conn, keyed.keys() - taken)
     return former | {keyed[key].run_id: _repeat(keyed[key], stored) for key, stored in known.items()}
 
 
 def _answer_by_former_keys(conn: Connection, items: Sequence[NewRun]) -> dict[str, Submitted | KeyReused]:
     """Answer repeats of keys stored before each admin had its own namespace; another body is no repeat."""
-    known = _read_keys(conn, [key for item in items for key in (item.key, item.former_key) if key is not None])
+    known = read_keys(conn, [key for item in items for key in (item.key, item.former_key) if key is not None])
     return {
         item.run_id: Submitted(stored.run_id, stored.session_id, replayed=True)
         for item in items
@@ -74,7 +72,6 @@ def _repeat(item: NewRun, stored: StoredKey) -> Submitted | KeyReused:
 
 
 def take_keys(conn: Connection, items: Sequence[NewRun]) -> set[Key]:
-    """Insert the items' keys; return those that are new."""
     parameters = _keys([item.key for item in items if item.key is not None])
     rows = conn.execute(
         _TAKE_KEYS,
@@ -88,7 +85,7 @@ def take_keys(conn: Connection, items: Sequence[NewRun]) -> set[Key]:
     return {(row.caller, row.key) for row in rows}
 
 
-def _read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, StoredKey]:
+def read_keys(conn: Connection, keys: Collection[Key]) -> dict[Key, StoredKey]:
     if not keys:
         return {}
     rows = conn.execute(_READ_KEYS, _keys(keys))

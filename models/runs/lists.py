@@ -1,5 +1,3 @@
-"""Lists of runs and sessions: newest first, page by page, with the feed's position in the same snapshot."""
-
 import base64
 import binascii
 import json
@@ -16,6 +14,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     cast,
     func,
@@ -30,6 +29,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import BadCursor
 from models.core.statuses import RunStatus, SessionStatus
 from models.schema.columns import any_of
+from models.schema.sql import literals, sql
 from models.schema.tables import feed_head, runs, sessions
 from models.state.cursors import write_cursor
 from models.state.runs import RUN_COLUMNS, Run, as_run
@@ -74,7 +74,7 @@ class SessionPage:
 
 
 PageKey = tuple[datetime, str]
-Item = TypeVar("Item", Run, Session)
+Item = TypeVar("Item")
 
 # End a page after so many stored bytes, counting so many per row for its small columns: a page stays in memory while
 # its client does not read.
@@ -111,22 +111,19 @@ class Listed(Generic[Item]):
     conditions: Mapping[str, ColumnElement[bool]]
     # Columns whose values may be large.
     large: Sequence[ColumnElement[Any]] = ()
+    # Name of the column that pages are in the order of, newest first.
+    moment: str = "created_at"
 
 
-_RUNS = Listed(
-    as_run,
-    runs,
-    runs.c.run_id,
-    RUN_COLUMNS,
-    {
-        "statuses": runs.c.status == any_of("statuses"),
-        "session_id": runs.c.session_id == bindparam("session_id"),
-        "runner_id": runs.c.runner_id == bindparam("runner_id"),
-        "agent_name": runs.c.agent_name == bindparam("agent_name"),
-        "labels": runs.c.labels.op("@>")(cast(bindparam("labels", type_=JSONB), JSONB)),
-    },
-    large=(runs.c.parameters, runs.c.scope, runs.c.error, runs.c.labels, runs.c.demands),
-)
+RUN_CONDITIONS: Mapping[str, ColumnElement[bool]] = {
+    "statuses": runs.c.status == any_of("statuses"),
+    "session_id": runs.c.session_id == bindparam("session_id"),
+    "runner_id": runs.c.runner_id == bindparam("runner_id"),
+    "agent_name": runs.c.agent_name == bindparam("agent_name"),
+    "labels": runs.c.labels.op("@>")(cast(bindparam("labels", type_=JSONB), JSONB)),
+}
+LARGE_OF_RUNS = (runs.c.parameters, runs.c.scope, runs.c.error, runs.c.labels, runs.c.demands)
+_RUNS = Listed(as_run, runs, runs.c.run_id, RUN_COLUMNS, RUN_CONDITIONS, LARGE_OF_RUNS)
 _SESSIONS = Listed(
     as_session,
     sessions,
@@ -138,6 +135,11 @@ _SESSIONS = Listed(
         "session_id": sessions.c.session_id == bindparam("session_id"),
         "run_id": sessions.c.session_id.in_(select(runs.c.session_id).where(runs.c.run_id == bindparam("run_id"))),
         "owner": sessions.c.owner == bindparam("owner"),
+        # Literals: the planner must see that the index of unfinished sessions holds all of them, in their order.
+        **{
+            str(status): and_(true(), sql("sessions.status IN $one", one=literals([status])))
+            for status in SessionStatus
+        },
     },
 )
 
@@ -152,13 +154,13 @@ def list_runs(
 ) -> RunPage | BadCursor:
     """Return a page of runs, newest first (PROTOCOL, Runs); BadCursor for a cursor from elsewhere."""
     wanted = {
-        "statuses": _known(which.statuses, RunStatus),
+        "statuses": known_statuses(which.statuses, RunStatus),
         "session_id": which.session_id,
         "runner_id": which.runner_id,
         "agent_name": which.agent_name,
         "labels": dict(which.labels) or None,
     }
-    found = _page(conn, caller, _RUNS, wanted, limit=limit, after=after)
+    found = read_page(conn, caller, _RUNS, wanted, limit=limit, after=after)
     return found if isinstance(found, BadCursor) else RunPage(*found)
 
 
@@ -171,22 +173,25 @@ def list_sessions(
     after: str | None = None,
 ) -> SessionPage | BadCursor:
     """Return a page of sessions, newest first (PROTOCOL, Sessions); BadCursor for a cursor from elsewhere."""
-    wanted = {
-        "statuses": _known(which.statuses, SessionStatus),
+    wanted: dict[str, Any] = {
+        "statuses": known_statuses(which.statuses, SessionStatus),
         "parent_session_id": which.parent_session_id,
         "session_id": which.session_id,
         "run_id": which.run_id,
         "owner": which.owner,
     }
-    found = _page(conn, caller, _SESSIONS, wanted, limit=limit, after=after)
+    if wanted["statuses"] is not None and len(wanted["statuses"]) == 1:
+        (status,) = wanted.pop("statuses")
+        wanted[status] = True
+    found = read_page(conn, caller, _SESSIONS, wanted, limit=limit, after=after)
     return found if isinstance(found, BadCursor) else SessionPage(*found)
 
 
-def _known(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> list[str] | None:
+def known_statuses(statuses: Sequence[str], known: type[RunStatus | SessionStatus]) -> list[str] | None:
     return [status for status in statuses if status in set(known)] if statuses else None
 
 
-def _page(
+def read_page(
     conn: Connection,
     caller: Caller,
     listed: Listed[Item],
@@ -215,16 +220,15 @@ def _page(
     found = [row for row in rows if getattr(row, name) is not None]
     shown = found[:limit]
     more = bool(shown) and shown[0].found > len(shown)
-    next_cursor = write_key(shown[-1].created_at, getattr(shown[-1], name)) if more else None
+    next_cursor = write_key(getattr(shown[-1], listed.moment), getattr(shown[-1], name)) if more else None
     return [listed.kind(row) for row in shown], next_cursor, feed_cursor
 
 
 @lru_cache(maxsize=256)
-def page_statement(
-    listed: Listed[Run] | Listed[Session], wanted: frozenset[str], role: Role, *, is_next: bool
-) -> Select[Any]:
+def page_statement(listed: Listed[Any], wanted: frozenset[str], role: Role, *, is_next: bool) -> Select[Any]:
     """Return the statement of such a page; cached, since building it takes longer than executing it."""
     table, row_id = listed.table, listed.row_id
+    moment = table.c[listed.moment]
     size: ColumnElement[Any] = literal_column(str(ROW_BYTES))
     for column in listed.large:
         size += func.coalesce(func.pg_column_size(column), literal_column("0"))
@@ -233,11 +237,10 @@ def page_statement(
     if limited is not None:
         page = page.where(limited)
     if is_next:
-        key = tuple_(bindparam("after_moment", type_=table.c.created_at.type), bindparam("after_row", type_=Text))
-        page = page.where(tuple_(table.c.created_at, row_id) < key)
-    page = page.order_by(table.c.created_at.desc(), row_id.desc()).limit(bindparam("most", type_=BigInteger))
+        page = page.where(tuple_(moment, row_id) < after_key(moment))
+    page = page.order_by(moment.desc(), row_id.desc()).limit(bindparam("most", type_=BigInteger))
     found = page.subquery("found")
-    in_order = (found.c.created_at.desc(), found.c[row_id.key or ""].desc())
+    in_order = (found.c[listed.moment].desc(), found.c[row_id.key or ""].desc())
     bytes_before = func.sum(found.c.size).over(order_by=in_order) - found.c.size
     sized = select(found, bytes_before.label("bytes_before"), func.count().over().label("found")).subquery("sized")
     # Unpack large values here, after the cut.
@@ -245,5 +248,9 @@ def page_statement(
     return (
         select(*inner.c, feed_head.c.epoch, feed_head.c.last_pos)
         .select_from(feed_head.outerjoin(inner, true()))
-        .order_by(inner.c.created_at.desc(), inner.c[row_id.key or ""].desc())
+        .order_by(inner.c[listed.moment].desc(), inner.c[row_id.key or ""].desc())
     )
+
+
+def after_key(moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    return tuple_(bindparam("after_moment", type_=moment.type), bindparam("after_row", type_=Text))

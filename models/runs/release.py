@@ -1,5 +1,3 @@
-"""Releases runs that their runner cannot carry out: no attempt is counted; after ten in a row the run fails."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -9,7 +7,7 @@ from sqlalchemy import Connection, text
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.statuses import TERMINAL, Outcome, RunStatus
+from models.core.statuses import TERMINAL, Cause, Outcome, RunStatus
 from models.core.storable_text import storable_error
 from models.runs.report import Report, Reported, Reporter, is_reporter, report_runs, reporters
 from models.state.child_results import calls_back
@@ -136,5 +134,15 @@ def decide(run: LockedRun, item: ReleaseRun) -> Decision:
             by_us=True,
             failed_delivery=True,
             remember=RELEASED,
+            cause=Cause.NEVER_STARTED,
         )
-    return Move(run, RunStatus.PENDING, change, failed_delivery=True, unstarts=started, remember=RELEASED)
+    return Move(
+        run,
+        RunStatus.PENDING,
+        change,
+        failed_delivery=True,
+        unstarts=started,
+        remember=RELEASED,
+        cause=Cause.RELEASED,
+        reason=storable_error(item.reason) or "The runner gave it back",
+    )

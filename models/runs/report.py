@@ -1,8 +1,6 @@
-"""Applies runners' reports of their runs: fenced by claim and runner, harmless when repeated (PROTOCOL, Runners)."""
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import Connection, text
 
@@ -10,11 +8,12 @@ from models.auth.audit import Act, AuditedAct, audited_report, record_acts
 from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.statuses import IN_HAND, TERMINAL, Outcome, RunStatus, RunType, SessionStatus, StopCause
+from models.core.statuses import IN_HAND, TERMINAL, Cause, Outcome, RunStatus, RunType, SessionStatus, StopCause
 from models.core.storable_text import storable_error
 from models.runs.parents import set_parents
 from models.runs.stop import OpenStop, close_stops, read_stops
 from models.runs.superseded import end_former_processes
+from models.schema.sql import sql
 from models.state.child_results import calls_back
 from models.state.endings import attempts_left, idle_stopped, timeout_reason
 from models.state.locked_rows import LockedRun
@@ -69,7 +68,7 @@ class Reported:
 ReportResult: TypeAlias = Reported | CoordinatorError
 Decision: TypeAlias = Move | Reported | StaleClaim | InvalidTransition
 
-_TO = {
+MOVES_TO: Final = {
     Outcome.STARTED: RunStatus.RUNNING,
     Outcome.COMPLETED: RunStatus.COMPLETED,
     Outcome.FAILED: RunStatus.FAILED,
@@ -77,14 +76,18 @@ _TO = {
 }
 
 # Accept reports for the lost interval after a runner was told to leave; a stale or lost one is back with this request.
-_REPORTERS = text("""
-    SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
-    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND left_at IS NULL
+IS_REPORTER: Final = """left_at IS NULL
       AND (leave_told_at IS NULL
            OR leave_told_at > now() - make_interval(secs => greatest(:lost_after, 3 * told_interval)))
       AND (last_seen > now() - make_interval(secs => :forget_runner)
-           OR last_seen >= (SELECT silent_before(CAST(:forget_runner AS float))))
-""")
+           OR last_seen >= (SELECT silent_before(CAST(:forget_runner AS float))))"""
+_REPORTERS = sql(
+    """
+    SELECT runner_id, registration, owner, sends_tokens, capacity FROM runners
+    WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND $is_reporter
+""",
+    is_reporter=IS_REPORTER,
+)
 
 # Leave a locked row to the next report: a heartbeat's lock must not stop a batch of reports.
 _SENDS_TOKENS = text("""
@@ -241,7 +244,7 @@ def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
         return _move(run, report)
     if status in TERMINAL:
         return _repeated_end(run, report)
-    return StaleClaim(run.run_id, run.status)
+    return StaleClaim(run.run_id, run.status, run.session_id)
 
 
 def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
@@ -251,17 +254,17 @@ def _holds(runner_id: str | None, token: str | None, report: Report) -> bool:
 def _former_end(run: LockedRun, report: Report) -> Decision:
     """Answer a runner that is not the current holder: its claim may have ended with a report that sent the run back."""
     if run.last_ended_outcome is None or not _holds(run.last_ended_runner, run.last_ended_token, report):
-        return StaleClaim(run.run_id, run.status)
+        return StaleClaim(run.run_id, run.status, run.session_id)
     if run.last_ended_outcome not in tuple(Outcome):
         # Refuse: after a release a report about the run is void.
-        return StaleClaim(run.run_id, run.status)
+        return StaleClaim(run.run_id, run.status, run.session_id)
     return _same_or_invalid(run, report, run.last_ended_outcome)
 
 
 def _repeated_end(run: LockedRun, report: Report) -> Decision:
     if run.ended_by_us:
         if report.outcome is Outcome.STARTED:
-            return InvalidTransition(run.run_id, run.status, report.outcome.value)
+            return InvalidTransition(run.run_id, run.status, report.outcome.value, run.session_id)
         return _accepted(run)
     reported = run.last_ended_outcome if run.last_ended_token == run.claim_token else run.status
     return _same_or_invalid(run, report, reported)
@@ -270,7 +273,7 @@ def _repeated_end(run: LockedRun, report: Report) -> Decision:
 def _same_or_invalid(run: LockedRun, report: Report, ended: str | None) -> Decision:
     if report.outcome is Outcome.STARTED or report.outcome.value == ended:
         return _accepted(run)
-    return InvalidTransition(run.run_id, run.status, report.outcome.value)
+    return InvalidTransition(run.run_id, run.status, report.outcome.value, run.session_id)
 
 
 def _accepted(run: LockedRun) -> Reported:
@@ -281,7 +284,7 @@ def _accepted(run: LockedRun) -> Reported:
 def _move(run: LockedRun, report: Report) -> Move:
     """Return the reported move; an end report of a run whose start was never reported starts it too."""
     started = report.outcome is Outcome.STARTED
-    outcome = None if started else _session_outcome(report)
+    outcome = outcome_of_session(report)
     lives = started or outcome == IDLE
     starts = run.started_at is None
     resumes = starts and run.type == RunType.RESUME
@@ -295,25 +298,40 @@ def _move(run: LockedRun, report: Report) -> Move:
         parent_session_id=run.parent_session_id if resumes else None,
         sign=True,
     )
-    error = storable_error(report.error) if report.outcome is Outcome.FAILED else None
-    return Move(run, _TO[report.outcome], change, error=error, starts=starts)
+    is_stopped = report.outcome is Outcome.STOPPED and run.status == RunStatus.STOPPING
+    cause = Cause.STOPPED if is_stopped else Cause.REPORTED
+    return Move(run, MOVES_TO[report.outcome], change, error=error_of_run(report), starts=starts, cause=cause)
 
 
-def _session_outcome(report: Report) -> str:
+def error_of_run(report: Report) -> str | None:
+    return storable_error(report.error) if report.outcome is Outcome.FAILED else None
+
+
+def outcome_of_session(report: Report) -> str | None:
+    """Return what the session shows after the reported end once nothing unfinished is left; None for a start."""
+    if report.outcome is Outcome.STARTED:
+        return None
     if report.outcome is Outcome.COMPLETED:
         return IDLE if report.session_status == IDLE else "finished"
     return report.outcome.value
 
 
 def _timed_out(run: LockedRun, report: Report, *, sends_tokens: bool) -> Move:
-    """Return the move of an end report for a run that its own time limit stopped, whatever the report says."""
     outcome = report.outcome.value
     if attempts_left(run):
         excluded = None if sends_tokens else run.registration
         change = SessionChange(run.session_id, live=ProcessChange.CLEAR)
-        return Move(run, RunStatus.PENDING, change, excluded_registration=excluded, remember=outcome)
+        return Move(
+            run,
+            RunStatus.PENDING,
+            change,
+            excluded_registration=excluded,
+            remember=outcome,
+            cause=Cause.TIMEOUT,
+            reason=timeout_reason(run),
+        )
     change = SessionChange(run.session_id, "failed", live=ProcessChange.CLEAR)
-    return Move(run, RunStatus.FAILED, change, error=timeout_reason(run), remember=outcome)
+    return Move(run, RunStatus.FAILED, change, error=timeout_reason(run), remember=outcome, cause=Cause.TIMEOUT)
 
 
 def closes_stop(stop: OpenStop | None, run: LockedRun, report: Report) -> bool:

@@ -1,5 +1,3 @@
-"""Results: the status of a session by name, the newest result of a session, the newest result of a run."""
-
 import json
 from typing import Any, TypeAlias
 
@@ -16,6 +14,7 @@ NOT_EXISTENT = "not_existent"
 # Pair of the text and the data (JSON text).
 Result: TypeAlias = tuple[str | None, str | None]
 
+# Results are written by clients, so they stand in events at once, and never in a batch.
 # Read the text of the frame, not ->>: Postgres refuses to unescape a NUL that some result may hold. In one statement:
 # retention moves a result from one table to the other.
 _NEWEST = text("""

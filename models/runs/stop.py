@@ -15,12 +15,14 @@ from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds
-from models.core.statuses import TERMINAL, RunStatus, StopCause
+from models.core.statuses import TERMINAL, Cause, RunStatus, StopCause
 from models.state.locked_rows import LockedRun
 from models.state.locks import LockedRows, lock_runs, refresh_sessions
 from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs, update_status_and_record
 from models.state.visibility import find_visible
+
+STOP_REQUESTED = "A stop was requested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,6 @@ class StopSession:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Request to stop a run, and its session with it when it is the session's active one."""
-
     caller: Caller
     run_id: str
 
@@ -268,13 +268,22 @@ def _undelivered(run: LockedRun) -> bool:
 
 
 def cancelled(run: LockedRun) -> Move:
-    return Move(run, RunStatus.STOPPED, SessionChange(run.session_id, "stopped", unless_live=True), by_us=True)
+    change = SessionChange(run.session_id, "stopped", unless_live=True)
+    return Move(run, RunStatus.STOPPED, change, by_us=True, cause=Cause.STOPPED, reason=STOP_REQUESTED)
 
 
 def _stop_moves(run: LockedRun, seconds: float) -> list[Move]:
-    if run.status == RunStatus.STOPPING:
-        if run.stop_cause == StopCause.STOP:
-            return []
-        return [Move(run, RunStatus.STOPPING, SessionChange(run.session_id), stop_cause=StopCause.STOP.value)]
-    change = SessionChange(run.session_id)
-    return [Move(run, RunStatus.STOPPING, change, stop_cause=StopCause.STOP.value, stop_seconds=seconds)]
+    stopping = run.status == RunStatus.STOPPING
+    if stopping and run.stop_cause == StopCause.STOP:
+        return []
+    return [
+        Move(
+            run,
+            RunStatus.STOPPING,
+            SessionChange(run.session_id),
+            stop_cause=StopCause.STOP.value,
+            # A stop under way keeps its deadline.
+            stop_seconds=None if stopping else seconds,
+            reason=STOP_REQUESTED,
+        )
+    ]

@@ -2,8 +2,12 @@
 
 import functools
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from sqlalchemy import Connection
 
 from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands
 from models.core.callers import Caller
@@ -15,6 +19,7 @@ from models.core.errors import (
     SessionExists,
     TooDeep,
 )
+from models.core.facts import SUBMITTED, note
 from models.core.statuses import RunType
 from models.state.locked_rows import LockedSession
 from models.state.sessions import Session
@@ -27,7 +32,8 @@ class NewRun:
 
     ``session_id`` is the client's; ``new_session_id`` is used when a start has none. ``not_before`` and
     ``delay_seconds`` are two ways to say the same, the latter from now by the clock of Postgres. Without ``affinity`` a
-    resume goes to any runner, wherever its session lives.
+    resume goes to any runner, wherever its session lives. A replay names the run that it repeats; without a parent it
+    belongs to that run's owner, ``replayed_owner``. ``traceparent`` is the trace that the run continues.
     """
 
     run_id: str
@@ -52,6 +58,14 @@ class NewRun:
     labels: dict[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     body_hash: str | None = None
+    replay_of: str | None = None
+    replayed_owner: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def start_owner(self) -> str | None:
+        """Owner of a start without a parent."""
+        return self.caller.owner if self.replay_of is None else self.replayed_owner
 
     @property
     def own_session(self) -> str:
@@ -75,6 +89,17 @@ class Submitted:
     session_id: str
     status: str = "pending"
     replayed: bool = False
+
+
+def note_submitted(conn: Connection, items: Sequence[NewRun], results: Iterable[object]) -> None:
+    """Note how many runs of each type are new."""
+    types = Counter(
+        item.type
+        for item, result in zip(items, results, strict=True)
+        if isinstance(result, Submitted) and not result.replayed
+    )
+    for run_type, number in types.items():
+        note(conn, SUBMITTED, run_type, value=number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +189,7 @@ def _refused_parent(
 def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
     return Plan(
         item,
-        owner=item.caller.owner if parent is None else parent.owner,
+        owner=item.start_owner if parent is None else parent.owner,
         depth=0 if parent is None else len(state.ancestors[parent.session_id]),
         agent_name=item.agent_name,
         project_dir=item.project_dir,

@@ -1,7 +1,6 @@
-"""Submits runs: inserts the run, its session when it starts one, and their first events."""
-
 import json
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -12,7 +11,16 @@ from models.core.rounds import in_rounds_of_many
 from models.core.statuses import RunType
 from models.runs.idempotency import answer_repeats, drop_keys
 from models.runs.parents import ancestors, heights
-from models.runs.submission import LockedState, NewRun, Plan, Submitted, changes_parent, demands_of_run, plan_run
+from models.runs.submission import (
+    LockedState,
+    NewRun,
+    Plan,
+    Submitted,
+    changes_parent,
+    demands_of_run,
+    note_submitted,
+    plan_run,
+)
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
@@ -24,6 +32,8 @@ from models.state.transitions import sessions_updated
 from models.state.visibility import find_visible
 
 Result = Submitted | CoordinatorError
+
+OF_SESSION = ("session_id", "incarnation", "owner", "project_dir", "agent_name", "scope")
 
 # Hide by first_event_id the remains of a former session of the same id: its events all have smaller ids.
 _BEGIN = sql(
@@ -37,7 +47,7 @@ _BEGIN = sql(
     RETURNING $session
     """,
     session=SESSION_COLUMNS_OF_S,
-    **array_rows("n", sessions, ["session_id", "incarnation", "owner", "project_dir", "agent_name", "scope"]),
+    **array_rows("n", sessions, OF_SESSION),
 )
 
 _KNOWN = text("SELECT run_id FROM runs WHERE run_id = ANY(CAST(:run_ids AS text[]))")
@@ -63,6 +73,8 @@ _GIVEN = (
     "max_attempts",
     "run_timeout_seconds",
     "no_match_timeout_seconds",
+    "replay_of",
+    "traceparent",
 )
 # Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
 _INSERT_RUNS = sql(
@@ -117,7 +129,9 @@ def submit_runs(
         results.update((place, TooManyDemands(most_demands)) for place in places if place not in allowed)
         batch = [items[place] for place in allowed]
         results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth), strict=True))
-    return [results[place] for place in range(len(items))]
+    answers = [results[place] for place in range(len(items))]
+    note_submitted(conn, items, answers)
+    return answers
 
 
 def _touches(item: NewRun) -> list[Hashable]:
@@ -150,7 +164,6 @@ def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str,
 
 
 def _lock(conn: Connection, items: Sequence[NewRun], created: dict[str, Session], max_depth: int) -> LockedState:
-    """Lock resumed sessions and parents, and read what their plans depend on."""
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     parents = [item.parent_session_id for item in items if item.parent_session_id is not None]
     locked = lock_sessions(conn, {*resumed, *parents})
@@ -205,7 +218,7 @@ def _begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Ses
         {
             "session_id": [item.own_session for item in starts],
             "incarnation": [uuid7() for _ in starts],
-            "owner": [item.caller.owner for item in starts],
+            "owner": [item.start_owner for item in starts],
             "project_dir": [item.project_dir for item in starts],
             "agent_name": [item.agent_name for item in starts],
             "scope": [item.scope for item in starts],
@@ -215,10 +228,27 @@ def _begin_sessions(conn: Connection, starts: Sequence[NewRun]) -> dict[str, Ses
 
 
 def _known_runs(conn: Connection, run_ids: Collection[str]) -> set[str]:
-    """Return the runs that exist: a batch that is executed again finds its own."""
     if not run_ids:
         return set()
     return set(conn.execute(_KNOWN, {"run_ids": sorted(run_ids)}).scalars())
+
+
+def values_of(items: Sequence[NewRun]) -> dict[str, list[Any]]:
+    """Return the columns of runs that the items alone decide, by the names of both forms' parameters."""
+    return {
+        "run_id": [item.run_id for item in items],
+        "session_id": [item.own_session for item in items],
+        "parameters": [item.parameters for item in items],
+        "execution_mode": [str(item.execution_mode) for item in items],
+        "labels": [json.dumps(item.labels) if item.labels else None for item in items],
+        "priority": [item.priority for item in items],
+        "max_attempts": [item.max_attempts for item in items],
+        "run_timeout_seconds": [item.run_timeout_seconds for item in items],
+        "no_match_timeout_seconds": [item.no_match_timeout_seconds for item in items],
+        "not_before": [item.not_before for item in items],
+        "delay": [item.delay_seconds for item in items],
+        "traceparent": [item.traceparent for item in items],
+    }
 
 
 def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[int]) -> set[str]:
@@ -226,26 +256,17 @@ def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[
     rows = conn.execute(
         _INSERT_RUNS,
         {
-            "run_id": [item.run_id for item in items],
-            "session_id": [item.own_session for item in items],
+            **values_of(items),
             "session_seq": [plan.session_seq for plan in plans],
             "owner": [plan.owner for plan in plans],
             "type": [item.type.value for item in items],
             "agent_name": [plan.agent_name for plan in plans],
-            "parameters": [item.parameters for item in items],
             "project_dir": [plan.project_dir for plan in plans],
             "parent_session_id": [item.parent_session_id for item in items],
-            "execution_mode": [str(item.execution_mode) for item in items],
             "scope": [plan.scope for plan in plans],
             "demands": [plan.demands.as_json() for plan in plans],
-            "labels": [json.dumps(item.labels) if item.labels else None for item in items],
             "profile_id": list(profile_ids),
-            "priority": [item.priority for item in items],
-            "max_attempts": [item.max_attempts for item in items],
-            "run_timeout_seconds": [item.run_timeout_seconds for item in items],
-            "no_match_timeout_seconds": [item.no_match_timeout_seconds for item in items],
-            "not_before": [item.not_before for item in items],
-            "delay": [item.delay_seconds for item in items],
+            "replay_of": [item.replay_of for item in items],
             "starts": [item.type.value == "start_session" for item in items],
         },
     )

@@ -1,1 +1,0 @@
-"""Tables, column types and migrations."""

@@ -1,5 +1,3 @@
-"""Tables of callers: their credentials, and the audit log of administrators."""
-
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Identity, Index, Table, Text
 
 from models.core.callers import Role
@@ -39,11 +37,37 @@ stream_tickets = Table(
     Column("role", Text, nullable=False),
     Column("owner", Text),
     Column("key_id", Text),
+    # Of the session of the console that asked for it.
+    Column("session_hash", Text),
     moment("valid_until"),
     Column("filters", JsonText, nullable=False),
     moment("expires_at", nullable=False),
     CheckConstraint(one_of("role", Role), name="role"),
     Index("ix_stream_tickets_expires_at", "expires_at"),
+)
+
+# Found by the hash of the cookie; ends with its key.
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("session_hash", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("owner", Text),
+    Column("key_id", Text),
+    moment("created_at", default=True),
+    moment("expires_at", nullable=False),
+    CheckConstraint(one_of("role", Role), name="role"),
+    Index("ix_console_sessions_expires_at", "expires_at"),
+)
+
+# Sign-ins by OIDC that opened a session: none opens a second one.
+console_sign_ins = Table(
+    "console_sign_ins",
+    metadata,
+    Column("sign_in_hash", Text, primary_key=True),
+    Column("session_hash", Text, nullable=False),
+    moment("expires_at", nullable=False),
+    Index("ix_console_sign_ins_expires_at", "expires_at"),
 )
 
 # Kept for ever: no foreign key, since the target may be gone, and no check of acts, since the next release may add

@@ -1,5 +1,3 @@
-"""Parts of table definitions and queries that SQLAlchemy does not have, and columns that many tables have."""
-
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
@@ -12,6 +10,10 @@ from models.schema.sql import literals
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not annotate it
 _JSON = {"json", "jsonb"}
+
+# Vacuum early: runs and sessions are updated all the time, and hardly an update is HOT, since it touches an indexed
+# column; retention deletes events (docs/operations.md, Bloat).
+VACUUMED_EARLY = {"autovacuum_vacuum_scale_factor": "0.05"}
 
 metadata = MetaData(
     naming_convention={

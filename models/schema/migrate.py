@@ -1,21 +1,18 @@
-"""Upgrades a database to this version's schema, safely from every replica at once."""
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from models.schema.revisions import MIGRATIONS, newest_revision, revision
+
 HEAD_LOCK = 0x636F6F7264  # "coord": one migration at a time on one database
-MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 # Exclude indexes that are being built now, and partitioned ones, which are not built themselves.
@@ -85,29 +82,6 @@ def downgrade(url: str, target: str) -> None:
             command.downgrade(config, target)
     finally:
         engine.dispose()
-
-
-def revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def newest_revision() -> str:
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        msg = "there are no migrations"
-        raise RuntimeError(msg)
-    return head
-
-
-def schema_fault(connection: Connection) -> str | None:
-    """Return why this version cannot serve the schema and what to do, None when it can.
-
-    A newer schema serves this version too: it was expanded only.
-    """
-    found, needed = revision(connection), newest_revision()
-    if found is not None and found >= needed:
-        return None
-    return f"the schema is at {found or 'nothing'}, this version needs {needed}: run `coordinator migrate`"
 
 
 def _upgrade_with_retries(connection: Connection, deadline: float, say: Callable[[str], object]) -> None:

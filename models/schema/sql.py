@@ -1,5 +1,3 @@
-"""SQL that names statuses and columns instead of listing them."""
-
 from collections.abc import Iterable
 from enum import StrEnum
 from string import Template
@@ -7,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import TextClause, text
 
-from models.core.statuses import RUN_GROUPS, SESSION_GROUPS, RunStatus, SessionStatus
+from models.core.statuses import ENDED_BULKS, RUN_GROUPS, SESSION_GROUPS, BulkState, RunStatus, SessionStatus
 
 
 def literals(words: Iterable[StrEnum]) -> str:
@@ -19,6 +17,8 @@ _STATUSES: Final = {
     **{status.name: f"'{status}'" for status in [*RunStatus, *SessionStatus]},
     **{name: literals(status for status in RunStatus if status in group) for name, group in RUN_GROUPS.items()},
     **{name: literals(status for status in SessionStatus if status in group) for name, group in SESSION_GROUPS.items()},
+    **{f"BULK_{state.name}": f"'{state}'" for state in BulkState},
+    "BULK_ENDED": literals(state for state in BulkState if state in ENDED_BULKS),
 }
 
 

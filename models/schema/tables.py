@@ -18,14 +18,36 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
-from models.schema.caller_tables import api_keys, audit_log, key_changes, stream_tickets
-from models.schema.columns import JsonText, metadata, moment, one_of
+from models.schema.bulk_tables import bulk_chunks, bulk_jobs
+from models.schema.caller_tables import (
+    api_keys,
+    audit_log,
+    console_sessions,
+    console_sign_ins,
+    key_changes,
+    stream_tickets,
+)
+from models.schema.columns import VACUUMED_EARLY, JsonText, metadata, moment, one_of
+from models.schema.feed_tables import (
+    events,
+    feed_head,
+    kept_results,
+    run_event_counts,
+    trace_head,
+    unnumbered_batches,
+)
+from models.schema.overview_tables import run_stats, run_stats_head, run_totals, run_totals_head
+from models.schema.process_tables import duties, gaps, instances, metrics_targets, waiting_polls
 from models.schema.sql import sql
 
 __all__ = [
     "api_keys",
     "audit_log",
+    "bulk_chunks",
+    "bulk_jobs",
     "child_results",
+    "console_sessions",
+    "console_sign_ins",
     "deleted_sessions",
     "demand_profiles",
     "duties",
@@ -37,19 +59,22 @@ __all__ = [
     "kept_results",
     "key_changes",
     "metadata",
+    "metrics_targets",
     "run_event_counts",
+    "run_stats",
+    "run_stats_head",
+    "run_totals",
+    "run_totals_head",
     "runner_registration",
     "runners",
     "runs",
     "sessions",
     "stop_commands",
     "stream_tickets",
+    "trace_head",
+    "unnumbered_batches",
     "waiting_polls",
 ]
-
-# Vacuum early: every row is updated, and no update is HOT, since it touches an indexed column (docs/operations.md,
-# Bloat).
-_VACUUMED_EARLY = {"autovacuum_vacuum_scale_factor": "0.05"}
 
 sessions = Table(
     "sessions",
@@ -78,10 +103,23 @@ sessions = Table(
     CheckConstraint(one_of("status", SessionStatus), name="status"),
     CheckConstraint(sql("last_outcome IN $RESTING"), name="last_outcome"),
     Index("ix_sessions_newest", text("created_at DESC"), text("session_id DESC")),
-    Index("ix_sessions_owner", "owner", text("created_at DESC"), text("session_id DESC")),
+    Index(
+        "ix_sessions_of_owner",
+        "owner",
+        text("created_at DESC"),
+        text("session_id DESC"),
+        postgresql_where=text("owner IS NOT NULL"),
+    ),
+    Index(
+        "ix_sessions_unfinished",
+        "status",
+        text("created_at DESC"),
+        text("session_id DESC"),
+        postgresql_where=sql("status <> $FINISHED"),
+    ),
     Index("ix_sessions_parent", "parent_session_id", postgresql_where=text("parent_session_id IS NOT NULL")),
     Index("ix_sessions_live", "runner_id", postgresql_where=text("runner_id IS NOT NULL")),
-    postgresql_with=_VACUUMED_EARLY,
+    postgresql_with=VACUUMED_EARLY,
 )
 
 demand_profiles = Table(
@@ -98,6 +136,9 @@ demand_profiles = Table(
     Column("unmatched_since", DateTime(timezone=True), server_default=text("now()")),
     Column("made_by", Text),
 )
+
+# Columns of pending runs by which they are counted.
+COUNTED_COLUMNS = ["profile_id", "ready", "not_before", "match_deadline_at", "no_match_timeout_seconds"]
 
 runs = Table(
     "runs",
@@ -152,6 +193,10 @@ runs = Table(
     moment("run_deadline_at"),
     moment("gaps_counted_at"),
     moment("unmatched_since"),
+    # Run of which it is a replay, which may be gone.
+    Column("replay_of", Text),
+    # W3C trace context of its submission.
+    Column("traceparent", Text),
     CheckConstraint(one_of("status", RunStatus), name="status"),
     CheckConstraint(one_of("type", RunType), name="type"),
     CheckConstraint(one_of("execution_mode", ExecutionMode), name="execution_mode"),
@@ -162,7 +207,51 @@ runs = Table(
     CheckConstraint(sql("status = $PENDING OR NOT ready"), name="ready"),
     Index("ix_runs_session", "session_id", "session_seq", unique=True),
     Index("ix_runs_newest", text("created_at DESC"), text("run_id DESC")),
-    Index("ix_runs_owner", "owner", text("created_at DESC"), text("run_id DESC")),
+    Index(
+        "ix_runs_of_owner",
+        "owner",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_where=text("owner IS NOT NULL"),
+    ),
+    # Both hold ended runs only, which are written once.
+    Index(
+        "ix_runs_ended",
+        text("completed_at DESC"),
+        text("run_id DESC"),
+        postgresql_where=text("completed_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_runs_unsuccessful",
+        "status",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_where=sql("status IN $UNSUCCESSFUL"),
+    ),
+    Index(
+        "ix_runs_unsuccessful_of_owner",
+        "owner",
+        "status",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_where=sql("status IN $UNSUCCESSFUL AND owner IS NOT NULL"),
+    ),
+    # Left by a run at its claim, so that a life adds one entry to each. Counts read nothing but the index.
+    Index(
+        "ix_runs_pending",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_include=COUNTED_COLUMNS,
+        postgresql_where=sql("status = $PENDING"),
+    ),
+    Index(
+        "ix_runs_pending_of_owner",
+        "owner",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_include=COUNTED_COLUMNS,
+        postgresql_where=sql("status = $PENDING AND owner IS NOT NULL"),
+    ),
     Index(
         "ix_runs_unfinished",
         "session_id",
@@ -185,8 +274,8 @@ runs = Table(
     Index("ix_runs_in_hand", "runner_id", postgresql_where=sql("status IN $IN_HAND")),
     Index("ix_runs_poll", "claim_poll_id", postgresql_where=sql("status = $CLAIMED")),
     Index("ix_runs_due", "not_before", postgresql_where=sql("status = $PENDING AND NOT ready")),
-    # Keep the planner from using it for claims (NOT NULL): with stale statistics it takes any smaller index of ready
-    # runs.
+    # Read by the expiry of release 0.1.0 alone; the contraction after the next release drops it. Keep the planner from
+    # using it for claims (NOT NULL): with stale statistics it takes any smaller index of ready runs.
     Index(
         "ix_runs_match_deadline",
         "match_deadline_at",
@@ -201,10 +290,14 @@ runs = Table(
         postgresql_where=sql("status = $PENDING AND ready AND match_deadline_at IS NOT NULL"),
     ),
     Index("ix_runs_claim_deadline", "claim_deadline_at", postgresql_where=sql("status = $CLAIMED")),
-    Index("ix_runs_run_deadline", "run_deadline_at", postgresql_where=sql("status IN $PAST_CLAIM")),
+    Index(
+        "ix_runs_timed",
+        "run_deadline_at",
+        postgresql_where=sql("status IN $PAST_CLAIM AND run_deadline_at IS NOT NULL"),
+    ),
     Index("ix_runs_unheld", "run_id", postgresql_where=sql("status = $RUNNING AND unheld_beats >= 2")),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),
-    postgresql_with=_VACUUMED_EARLY,
+    postgresql_with=VACUUMED_EARLY,
 )
 
 runner_registration = Sequence("runner_registration", metadata=metadata)
@@ -236,61 +329,11 @@ runners = Table(
     moment("leave_requested_at"),
     moment("leave_told_at"),
     moment("counted_beat_at"),
+    moment("draining_since"),
+    Column("drain_reason", Text),
+    # Capacity that the runner told; while it drains ``capacity`` is 0.
+    Column("drained_capacity", Integer),
     postgresql_with={"fillfactor": "50"},
-)
-
-events = Table(
-    "events",
-    metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=True),
-    Column("feed_pos", BigInteger),
-    Column("event_uid", Text, nullable=False, unique=True),
-    Column("kind", Text, nullable=False),
-    Column("event_type", Text),
-    Column("session_id", Text, nullable=False),
-    Column("run_id", Text),
-    Column("owner", Text),
-    Column("frame", JsonText, nullable=False),
-    moment("created_at", default=True),
-    Index("uq_events_position", "feed_pos", unique=True, postgresql_where=text("feed_pos IS NOT NULL")),
-    Index("ix_events_unnumbered", "id", postgresql_where=text("feed_pos IS NULL")),
-    Index("ix_events_session", "session_id", "feed_pos", "id"),
-    Index("ix_events_result", "session_id", "id", postgresql_where=text("event_type = 'result'")),
-    postgresql_with=_VACUUMED_EARLY,
-)
-
-# Newest result of a session whose events retention has dropped. No foreign key: a delete leaves it to upkeep.
-kept_results = Table(
-    "kept_results",
-    metadata,
-    Column("session_id", Text, primary_key=True),
-    Column("event_id", BigInteger, nullable=False),
-    Column("frame", JsonText, nullable=False),
-)
-
-# Counts of the events of runs, while there is a bound on them (models.feed.event_counts).
-run_event_counts = Table(
-    "run_event_counts",
-    metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("events", BigInteger, nullable=False),
-    postgresql_with={"fillfactor": "50"},
-)
-
-feed_head = Table(
-    "feed_head",
-    metadata,
-    Column("only_row", Boolean, primary_key=True, server_default="true"),
-    Column("last_pos", BigInteger, nullable=False, server_default="0"),
-    # Position up to which retention has dropped events: older cursors are expired.
-    Column("floor", BigInteger, nullable=False, server_default="0"),
-    # Watermark of numbering: the search for unnumbered events begins behind this id.
-    Column("numbered_below", BigInteger, nullable=False, server_default="0"),
-    Column("epoch", Text, nullable=False),
-    # Id to which the watermark of numbering is raised next, and the moment of its last move.
-    Column("next_floor", BigInteger, nullable=False, server_default="0"),
-    moment("floors_moved_at", default=True),
-    CheckConstraint("only_row", name="only_row"),
 )
 
 idempotency_keys = Table(
@@ -349,44 +392,4 @@ child_results = Table(
     moment("returned_at"),
     Index("ix_child_results_waiting", "parent_session_id", postgresql_where=text("delivered_in IS NULL")),
     Index("ix_child_results_delivered", "delivered_in", postgresql_where=text("delivered_in IS NOT NULL")),
-)
-
-waiting_polls = Table(
-    "waiting_polls",
-    metadata,
-    Column("poll_id", Text, primary_key=True),
-    Column("runner_id", Text, nullable=False),
-    Column("registration", BigInteger, nullable=False),
-    Column("instance", Text, nullable=False),
-    Column("wanted", SmallInteger, nullable=False),
-    Column("subject", Text),
-    moment("seen_at", default=True),
-    Index("ix_waiting_polls_runner", "runner_id"),
-    prefixes=["UNLOGGED"],
-)
-
-instances = Table(
-    "instances",
-    metadata,
-    Column("instance", Text, primary_key=True),
-    moment("seen_at", default=True),
-)
-
-duties = Table(
-    "duties",
-    metadata,
-    Column("duty", Text, primary_key=True),
-    moment("last_run"),
-)
-
-# Outages, in which silence of the runners was or may have been our own doing (models.expiry.outages).
-gaps = Table(
-    "gaps",
-    metadata,
-    Column("gap_id", BigInteger, primary_key=True, autoincrement=True),
-    Column("kind", Text, nullable=False),
-    moment("started_at", nullable=False),
-    moment("ended_at", nullable=False),
-    CheckConstraint("kind IN ('expiry', 'web', 'runners')", name="kind"),
-    Index("ix_gaps_ended_at", "ended_at"),
 )

@@ -1,1 +1,0 @@
-"""Verbs on sessions: bind, patch, report the end of a process."""

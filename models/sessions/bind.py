@@ -1,5 +1,3 @@
-"""Binds sessions to their executors, patches their metadata, and ends idle processes on the report of their runner."""
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime

@@ -1,1 +1,0 @@
-"""Locks, transitions and visibility of runs and sessions, used by every verb."""

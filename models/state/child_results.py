@@ -1,5 +1,3 @@
-"""Results of children's runs: rows written when a run ends, kept until a run of the parent has delivered them."""
-
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, text

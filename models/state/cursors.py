@@ -1,5 +1,3 @@
-"""Cursors: texts by which clients name a place in the feed, and the checks that the feed can go on from it."""
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -11,8 +9,6 @@ SNAPSHOT_OWED: Final = "~init"
 
 
 class ResetReason(StrEnum):
-    """Reason why the feed cannot go on from a cursor (PROTOCOL, Feed: the reasons of ``reset``)."""
-
     MALFORMED = "malformed"
     EPOCH = "epoch"
     AHEAD = "ahead"

@@ -1,15 +1,14 @@
 """Write events of the feed in the transaction of the change that they report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from models.core.ids import uuid7
 from models.core.statuses import RunStatus
 from models.schema.columns import array_rows
 from models.schema.sql import sql
@@ -23,7 +22,7 @@ from models.state.sessions import Session, session_json
 class EventRow:
     """Event to write. ``frame`` is the JSON text that every client will be sent, fixed now.
 
-    ``session_id`` is empty where no session is concerned.
+    ``session_id`` is empty where no session is concerned. With ``event_uid`` a repeat of the same event stores nothing.
     """
 
     kind: str
@@ -32,12 +31,12 @@ class EventRow:
     owner: str | None = None
     run_id: str | None = None
     event_type: str | None = None
-    event_uid: str = field(default_factory=uuid7)
+    event_uid: str | None = None
 
 
 EVENT_COLUMNS = tuple(field.name for field in fields(EventRow))
 _values_of = attrgetter(*EVENT_COLUMNS)
-_RECORD = sql(
+_RECORD_ONCE = sql(
     """
     INSERT INTO events ($columns)
     SELECT $values FROM unnest($arrays) WITH ORDINALITY AS e($columns, place)
@@ -46,16 +45,28 @@ _RECORD = sql(
     """,
     **array_rows("e", events, EVENT_COLUMNS),
 )
+_RECORD = text("""
+    INSERT INTO unnumbered_batches (first_id, ids, kinds, session_ids, frames, owners, run_ids, event_types)
+    SELECT drawn.ids[1], drawn.ids, CAST(:kind AS text[]), CAST(:session_id AS text[]),
+        CAST(CAST(:frame AS text[]) AS json[]), CAST(:owner AS text[]), CAST(:run_id AS text[]),
+        CAST(:event_type AS text[])
+    FROM (SELECT ARRAY(SELECT nextval('events_id_seq') FROM generate_series(1, :events)) AS ids) drawn
+""")
 
 
 def record_events(conn: Connection, rows: Sequence[EventRow]) -> None:
-    """Insert the rows in order; one whose ``event_uid`` is stored already is left out.
+    """Write the events in order; one whose ``event_uid`` is stored already is left out.
 
     Call it once the rows of the change are locked, so that ids are in causal order (promise 3).
     """
-    if rows:
-        columns = zip(*map(_values_of, rows), strict=True)
-        conn.execute(_RECORD, {name: list(values) for name, values in zip(EVENT_COLUMNS, columns, strict=True)})
+    if not rows:
+        return
+    columns = zip(*map(_values_of, rows), strict=True)
+    values = {name: list(column) for name, column in zip(EVENT_COLUMNS, columns, strict=True)}
+    if any(values["event_uid"]):
+        conn.execute(_RECORD_ONCE, values)
+    else:
+        conn.execute(_RECORD, {**values, "events": len(rows)})
 
 
 def encode(frame: dict[str, Any]) -> str:
@@ -83,7 +94,8 @@ def run_created(run_id: str, session_id: str, owner: str | None) -> EventRow:
     return _run_event(run_id, session_id, owner, status=RunStatus.PENDING.value, runner_id=None, attempt=0, error=None)
 
 
-def run_updated(run: LockedRun | Run) -> EventRow:
+def run_updated(run: LockedRun | Run, reason: str | None = None) -> EventRow:
+    """Return the event of a run as it is now; ``reason`` is in the frame only if there is one."""
     return _run_event(
         run.run_id,
         run.session_id,
@@ -92,6 +104,7 @@ def run_updated(run: LockedRun | Run) -> EventRow:
         runner_id=run.runner_id,
         attempt=run.attempt,
         error=run.error,
+        reason=reason,
     )
 
 
@@ -104,6 +117,7 @@ def _run_event(
     runner_id: str | None,
     attempt: int,
     error: str | None,
+    reason: str | None = None,
 ) -> EventRow:
     shown = {
         "run_id": run_id,
@@ -113,6 +127,8 @@ def _run_event(
         "attempt": attempt,
         "error": error,
     }
+    if reason is not None:
+        shown["reason"] = reason
     return EventRow("run_updated", session_id, encode({"run": shown}), owner, run_id)
 
 
@@ -131,4 +147,4 @@ def session_event(run: LockedRun, event_type: str, moment: datetime | None, **va
     shown |= {"event_type": event_type, "session_id": run.session_id, "timestamp": iso(moment)}
     shown |= values
     frame = encode({"data": shown})
-    return EventRow("event", run.session_id, frame, run.owner, run.run_id, event_type, uuid7())
+    return EventRow("event", run.session_id, frame, run.owner, run.run_id, event_type)

@@ -51,6 +51,7 @@ class LockedRun:
     claim_deadline_at: datetime | None
     run_deadline_at: datetime | None
     missed_heartbeats: int = field(metadata={"column": "unheld_beats"})
+    traceparent: str | None = None
 
     @property
     def holder(self) -> tuple[str, int]:

@@ -1,5 +1,3 @@
-"""Lock runs and sessions, always in the same order."""
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar

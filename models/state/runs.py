@@ -1,11 +1,9 @@
-"""Reads runs: rows as objects, by id."""
-
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, literal_column, select
 
 from models.core.callers import Caller
 from models.core.errors import NotFound
@@ -20,7 +18,8 @@ from models.state.visibility import can_view, find_visible
 class Run:
     """Unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
 
-    ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does.
+    ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does. ``waited``: the
+    seconds for which it was ready, in the answer of the statement that claimed it only.
     """
 
     run_id: str
@@ -49,13 +48,15 @@ class Run:
     claim_token: str | None
     claim_poll_id: str | None
     owner: str | None
+    replay_of: str | None
+    traceparent: str | None = None
+    waited: float | None = field(default=None, compare=False)
 
 
 # Compute the no-match deadline as expiry does (models/expiry): the later of readiness and the moment from which no live
 # registration satisfied the run, plus its timeout and the outages since. OFFSET keeps it from reading the profile three
 # times.
-_TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
-    sql("""CASE WHEN runs.status = $PENDING AND runs.ready THEN (
+_TIMEOUT_SQL: Final = sql("""CASE WHEN runs.status = $PENDING AND runs.ready THEN (
         SELECT w.since + make_interval(secs => runs.no_match_timeout_seconds) + coalesce((
             SELECT sum(upper(part) - lower(part))
             FROM unnest((SELECT range_agg(tstzrange(started_at, ended_at)) FROM gaps
@@ -66,12 +67,13 @@ _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(
               FROM (SELECT CASE WHEN runs.not_for IS NOT NULL THEN runs.unmatched_since
                                 ELSE (SELECT p.unmatched_since FROM demand_profiles p
                                       WHERE p.profile_id = runs.profile_id) END AS since OFFSET 0) u
-              WHERE u.since IS NOT NULL) w) END""").text,
-    runs.c.match_deadline_at.type,
-)
+              WHERE u.since IS NOT NULL) w) END""").text
+_TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(_TIMEOUT_SQL, runs.c.match_deadline_at.type)
 TIMEOUT_AT = "timeout_at"
 RUN_COLUMNS = tuple(
-    _TIMEOUT_AT.label(TIMEOUT_AT) if field.name == TIMEOUT_AT else runs.c[field.name] for field in fields(Run)
+    _TIMEOUT_AT.label(TIMEOUT_AT) if of_run.name == TIMEOUT_AT else runs.c[of_run.name]
+    for of_run in fields(Run)
+    if of_run.name != "waited"
 )
 # Build it once: building a statement of so many columns takes longer than reading a row.
 _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
@@ -80,10 +82,18 @@ _READ_ENDED = _READ.where(runs.c.status.in_(sorted(TERMINAL)))
 
 # For statements that claim runs, called r: these have no no-match deadline any more.
 RUN_COLUMNS_OF_R = names_of("r", RUN_COLUMNS).replace(f"r.{TIMEOUT_AT}", f"CAST(NULL AS timestamptz) AS {TIMEOUT_AT}")
+# For statements that read the table by its own name.
+RUN_COLUMNS_OF_RUNS: Final = names_of("runs", RUN_COLUMNS).replace(
+    f"runs.{TIMEOUT_AT}", f"{_TIMEOUT_SQL} AS {TIMEOUT_AT}"
+)
 
 
 def as_run(row: Sequence[Any]) -> Run:
     return Run(*row[: len(RUN_COLUMNS)])
+
+
+def as_claimed_run(row: Row[Any]) -> Run:
+    return replace(as_run(row), waited=row.waited)
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -50,6 +51,13 @@ class SessionUpdate:
     owed: bool
     continues: bool
 
+
+# What keeps a pending run ``r`` from being ready, beside its delay: a stop ``c`` of its session that is open, and an
+# earlier run ``e`` of its session that is not finished.
+IS_OPEN_STOP: Final = "c.session_id = r.session_id AND NOT c.superseded"
+IS_EARLIER: Final = sql(
+    "e.session_id = r.session_id AND e.session_seq < r.session_seq AND e.status IN $UNFINISHED"
+).text
 
 # seen: the session with the effect applied and its unfinished runs; readied: its first unfinished run, if it may be
 # claimed now; the status follows from both. The caller holds the locks of the sessions and their unfinished runs.

@@ -1,5 +1,3 @@
-"""Reads sessions: rows as objects, their JSON, by id."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.core.facts import ENDED, REQUEUED, STARTED, note
+from models.core.statuses import TERMINAL, TRANSITIONS, Cause, RunStatus
 from models.schema.sql import sql
 from models.state.child_results import store_child_results
 from models.state.events_outbox import EventRow, record_events, run_failed, run_updated, session_event, session_updated
@@ -23,7 +24,7 @@ class Move:
     ``starts`` counts the attempt; ``excluded_registration`` excludes a registration from claiming the run again;
     ``failed_delivery`` counts a delivered claim that ended before its start, and ``unstarts`` takes back an attempt
     that was counted for it; ``remember`` stores what the returning claim reported, so that its repetition is harmless;
-    ``stop_seconds`` is how long a stopping run may take.
+    ``stop_seconds`` is how long a stopping run may take; ``cause`` is why it ends or returns to pending.
     """
 
     run: LockedRun
@@ -38,6 +39,9 @@ class Move:
     failed_delivery: bool = False
     remember: str | None = None
     unstarts: bool = False
+    cause: Cause = field(default=Cause.REPORTED, compare=False)
+    # Cause of a move that no report of the runner asked for, for the feed.
+    reason: str | None = None
 
 
 _MOVE = sql(
@@ -134,6 +138,7 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> Moved:
     changes = {move.change.session_id: move.change for move in done}
     updates = update_session_status(conn, list(changes.values()))
     _record_moves(conn, done, moved, updates)
+    _note_moves(conn, done, moved)
     return Moved(moved, updates)
 
 
@@ -149,7 +154,7 @@ def sessions_updated(updates: Mapping[str, SessionUpdate]) -> list[EventRow]:
 def _record_moves(
     conn: Connection, moves: Sequence[Move], moved: Mapping[str, LockedRun], updates: Mapping[str, SessionUpdate]
 ) -> None:
-    rows = [run_updated(moved[move.run.run_id]) for move in moves]
+    rows = [run_updated(moved[move.run.run_id], move.reason) for move in moves]
     rows += sessions_updated(updates)
     for move in moves:
         run = moved[move.run.run_id]
@@ -160,3 +165,21 @@ def _record_moves(
         if move.to is RunStatus.FAILED:
             rows.append(run_failed(run))
     record_events(conn, rows)
+
+
+def _note_moves(conn: Connection, moves: Sequence[Move], moved: Mapping[str, LockedRun]) -> None:
+    for move in moves:
+        run = moved[move.run.run_id]
+        if move.starts and run.started_at is not None and run.delivered_at is not None:
+            note(conn, STARTED, value=(run.started_at - run.delivered_at).total_seconds())
+        if move.to is RunStatus.PENDING:
+            note(conn, REQUEUED, move.cause, about=_ids(move.run))
+        elif run.completed_at is not None:
+            seconds = None if run.started_at is None else (run.completed_at - run.started_at).total_seconds()
+            quiet = move.cause in {Cause.REPORTED, Cause.STOPPED}
+            note(conn, ENDED, run.status, move.cause, value=seconds, about=None if quiet else _ids(move.run))
+
+
+def _ids(run: LockedRun) -> dict[str, str | None]:
+    ids = {"run_id": run.run_id, "session_id": run.session_id, "runner_id": run.runner_id}
+    return ids if run.traceparent is None else {**ids, "trace_id": run.traceparent.split("-")[1]}

@@ -1,5 +1,3 @@
-"""Locks that never wait: locked rows are left to the next pass."""
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime

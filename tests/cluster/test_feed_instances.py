@@ -1,5 +1,7 @@
 """Write and read the feed at two web processes at once: all see one history (promise 3)."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Engine
 
@@ -11,9 +13,13 @@ from tests.support.feed_writers import writing
 NARROW = {"feed_window_events": 30, "catch_up_page_events": 7}
 
 
-@pytest.mark.parametrize(("seed", "settings_of_webs"), [(1, {}), (2, NARROW)], ids=["window", "pages"])
+@pytest.mark.parametrize(
+    ("seed", "settings_of_webs"),
+    [(1, {}), (2, NARROW), (3, {"fast_paths": False})],
+    ids=["window", "pages", "by actors"],
+)
 def test_all_clients_see_one_history_on_any_instance(
-    cluster: Cluster, engine: Engine, seed: int, settings_of_webs: dict[str, int]
+    cluster: Cluster, engine: Engine, seed: int, settings_of_webs: dict[str, Any]
 ) -> None:
     """Mix events, runs, reports, deletes, transactions that roll back or commit late, and readers of all kinds."""
     webs = [cluster.start_web(wait=False, sse_heartbeat_seconds=0.3, **settings_of_webs) for _ in range(2)]

@@ -146,18 +146,24 @@ ENVIRONMENT = {"COORDINATOR_DRAIN_SECONDS": "4", "COORDINATOR_SSE_HEARTBEAT_SECO
 
 
 @pytest.fixture
-def up(scratch: Path, settings: Settings) -> Iterator[Up]:
+def up(request: pytest.FixtureRequest, scratch: Path, settings: Settings) -> Iterator[Up]:
     """Start two web and two worker processes behind a balancer, on this test's servers."""
     port = own_ports(3)
     servers = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     arguments = ("--web", "2", "--workers", "2", "--no-runner", "--lb", "--lb-port", str(port + 2))
-    up = Up(new_directory(scratch, "up"), port, *arguments, **servers, **ENVIRONMENT)
+    environment = ENVIRONMENT | {"COORDINATOR_FAST_PATHS": getattr(request, "param", "1")}
+    up = Up(new_directory(scratch, "up"), port, *arguments, **servers, **environment)
     yield up
     up.end()
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("way", ["through the balancer", "at each address"])
+@pytest.mark.parametrize(
+    ("way", "up"),
+    [("through the balancer", "1"), ("at each address", "0")],
+    ids=["balancer", "addresses, by actors"],
+    indirect=["up"],
+)
 def test_rolling_deploy_fails_no_request_and_loses_or_doubles_nothing(up: Up, engine: Engine, way: str) -> None:
     """Submit, read, poll and report all the time; every stream shows what the database has."""
     urls = [up.balancer] if way == "through the balancer" else up.urls
@@ -204,9 +210,9 @@ def test_deployed_runners_notice_nothing_of_a_rolling_deploy(
         ]
         for runner in runners:
             held.callback(runner.kill)
-        eventually(lambda: all(runner.runner_id for runner in runners), 20, what="registered runners")
+        eventually(lambda: all(runner.runner_id for runner in runners), what="registered runners")
         runs = [coordination.submit(f"sleep {length}")[0] for length in (0.5, 2, 4, 8, 12, 20)]
-        eventually(lambda: {*runs} == spawned(runners).keys(), 20, what="all begun")
+        eventually(lambda: {*runs} == spawned(runners).keys(), what="all begun")
         deployed = up.rolling_deploy()
         runs += [coordination.submit("sleep 1")[0] for _ in range(4)]
         ended = [coordination.until(run_id, within=60)["status"] for run_id in runs]

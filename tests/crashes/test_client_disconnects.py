@@ -41,7 +41,7 @@ async def test_runs_sent_to_disconnected_clients_reach_others_at_once(cluster: C
                 )
                 submitted.append(answer.json()["run_id"])
             received.extend(run_id for run_id in await cut if run_id)
-            await eventually_async(lambda: took_the_rest(http, urls[1], patient, received, submitted), 20)
+            await eventually_async(lambda: took_the_rest(http, urls[1], patient, received, submitted))
     assert sorted(received) == sorted(submitted)
     taken_back = sum(claims(history) - 1 for history in assert_one_history(engine).values())
     assert taken_back > 0

@@ -29,7 +29,7 @@ def start_runner(tmp_path: Path) -> Iterator[Start]:
         runner = DeployedRunner(tmp_path / f"{name}-{len(started)}", url, hostname=name, **values)
         started.append(runner)
         if wait:
-            eventually(lambda: runner.runner_id, 20, what="registered")
+            eventually(lambda: runner.runner_id, what="registered")
         return runner
 
     yield start
@@ -61,7 +61,7 @@ def test_deployed_runners_survive_outage_of_postgres(
     runners = [start_runner(f"host-{place}", webs[place].url) for place in range(2)]
     lengths = [0.5, 3, 6, 12, seconds + 8]
     before = [coordination.submit(f"sleep {length}")[0] for length in lengths]
-    eventually(lambda: {*before} == {*spawned(*runners)}, 20, what="all begun")
+    eventually(lambda: {*before} == {*spawned(*runners)}, what="all begun")
     own_engine.dispose()
     with without_postgres(own_postgres, seconds, "killed"):
         pass

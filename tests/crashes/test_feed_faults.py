@@ -35,6 +35,7 @@ class FeedCluster:
     urls: list[str]
     writers: FeedWriters
     watchers: Watchers
+    fast_paths: bool
 
 
 Fault = Callable[[FeedCluster], None]
@@ -98,20 +99,38 @@ FAULTS: list[Fault] = [
     subscriptions_are_cut,
     postgres_crashes,
 ]
+# Faults that hit the numbering of workers, which does all of it without fast paths.
+FAULTS_OF_ACTORS: list[Fault] = [sequencers_are_terminated, workers_are_killed, redis_is_killed]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    ("fault", "fast_paths"),
+    [*((fault, True) for fault in FAULTS), *((fault, False) for fault in FAULTS_OF_ACTORS)],
+    ids=lambda value: value.__name__ if callable(value) else ("by processes" if value else "by actors"),
+)
 def test_history_survives_each_fault(
-    cluster: Cluster, own_postgres: OwnPostgres, own_redis: OwnRedis, own_engine: Engine, fault: Fault
+    cluster: Cluster,
+    own_postgres: OwnPostgres,
+    own_redis: OwnRedis,
+    own_engine: Engine,
+    fault: Fault,
+    *,
+    fast_paths: bool,
 ) -> None:
     """See no reset, no gap and no repeat; find every acknowledged event."""
     webs, workers = cluster.start_processes(
-        workers=1, database_url=own_postgres.url, redis_url=own_redis.url, sse_heartbeat_seconds=0.3
+        workers=1,
+        database_url=own_postgres.url,
+        redis_url=own_redis.url,
+        sse_heartbeat_seconds=0.3,
+        fast_paths=fast_paths,
     )
     urls = [web.url for web in webs]
     with watching(urls, own_engine) as watchers:
         with writing(urls, own_engine) as writers:
-            system = FeedCluster(cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers)
+            system = FeedCluster(
+                cluster, own_postgres, own_redis, own_engine, webs, workers, urls, writers, watchers, fast_paths
+            )
             writers.until_each(2)
             watchers.join_in()
             fault(system)
@@ -142,7 +161,10 @@ def test_history_continues_without_workers_or_redis(
 
 def _start_web(system: FeedCluster) -> Process:
     return system.cluster.start_web(
-        database_url=system.postgres.url, redis_url=system.redis.url, sse_heartbeat_seconds=0.3
+        database_url=system.postgres.url,
+        redis_url=system.redis.url,
+        sse_heartbeat_seconds=0.3,
+        fast_paths=system.fast_paths,
     )
 
 

@@ -94,7 +94,7 @@ def test_stream_of_a_process_that_never_saw_postgres_ends_with_retry(
     with served(own_settings) as web:
         with open_stream(web.client.url) as stream:
             assert stream.response.status == 200
-            (only,) = stream.messages(within=20)
+            (only,) = stream.messages(within=30)
             assert only.retry is not None
         own_postgres.start()
         until_ready(web)
@@ -214,9 +214,11 @@ def test_endless_transactions_and_a_waiting_index_build_delay_no_events(
         prepared.do(record_events, [row(1)])
         prepared.do(execute, "PREPARE TRANSACTION 'held'")
         reader.do(execute, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        reader.do(execute, "SELECT count(*) FROM events")
+        reader.do(execute, "SELECT count(*) FROM unnumbered_batches")
         threads = stack.enter_context(ThreadPoolExecutor(1))
-        index = threads.submit(alone, own_db.engine, "CREATE INDEX CONCURRENTLY waits ON events (created_at)")
+        index = threads.submit(
+            alone, own_db.engine, "CREATE INDEX CONCURRENTLY waits ON unnumbered_batches (created_at)"
+        )
         eventually(lambda: is_building(own_db.engine), what="an index that waits")
         seen = []
         for number in range(3):
@@ -228,7 +230,7 @@ def test_endless_transactions_and_a_waiting_index_build_delay_no_events(
         seen += stream.take(1)
         alone(own_db.engine, "COMMIT PREPARED 'held'")
         seen += stream.take(1)
-        index.result(20)
+        index.result(30)
         assert seen_events(seen) == ledger(own_db.engine)
     contents = [json.loads(message.data)["data"]["content"] for message in seen]
     assert contents == [10, 11, 12, 0, 1]

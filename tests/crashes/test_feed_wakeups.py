@@ -22,8 +22,9 @@ NEVER = 1000.0
 
 @pytest.fixture
 def web(settings: Settings, own_redis: OwnRedis) -> Iterator[WebInThread]:
-    """Serve a web process that reads the feed on wake-ups only."""
-    still = settings.model_copy(update={"redis_url": own_redis.url, "feed_poll_seconds": NEVER})
+    """Serve a web process that reads the feed on wake-ups only, and leaves numbering to workers."""
+    quiet = {"redis_url": own_redis.url, "feed_poll_seconds": NEVER, "fast_paths": False}
+    still = settings.model_copy(update=quiet)
     with served(still) as web:
         until_ready(web)
         eventually(lambda: web.app.state.web.subscription.connected, what="a subscription")

@@ -6,11 +6,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from runtime.settings import Settings
 from testkit.cluster import Cluster
 from testkit.waiting import eventually
+from tests.support.clocks import due, tick
 from tests.support.db_verbs import DbVerbs
+from tests.support.plain_submissions import add_profile
 from tests.support.postgres_proxy import PostgresProxy, postgres_proxy
 from tests.support.run_history import assert_nothing_lost_or_doubled, assert_one_history, claims, finish
 from tests.support.traffic import Traffic
@@ -18,6 +21,7 @@ from tests.support.web import PROMPT, WebClient, WebInThread, served, until_read
 
 # Texts within the statements of a transaction that changes something, and of its repeat.
 SUBMIT, CLAIM, MOVE, EVENT = "INSERT INTO runs", "SET status = 'claimed'", "UPDATE runs r", "INSERT INTO events"
+FIRST, STOPPED = 4713, 4714
 KEYS, LOOK = "INSERT INTO idempotency_keys", "AS stop_due"
 
 
@@ -46,6 +50,7 @@ def test_submission_with_lost_commit_is_one_run(
     web: WebInThread, proxy: PostgresProxy, db: DbVerbs, times: int
 ) -> None:
     """Let the web repeat it; if that answer is lost too, answer 503 and let the client repeat it with its key."""
+    add_profile(db)
     proxy.lose(KEYS, times)
     body = {"type": "start_session", "parameters": PROMPT}
     answer = web.client.post("/runs", body, **{"Idempotency-Key": "k"})
@@ -72,6 +77,7 @@ def test_submission_without_key_is_one_run(web: WebInThread, proxy: PostgresProx
 
 def test_batch_of_submissions_creates_each_run_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
     """With and without keys, each result is that of its item."""
+    add_profile(db)
     proxy.lose(SUBMIT)
     runs = [{"type": "start_session", "parameters": PROMPT, "labels": {"place": str(n)}} for n in range(20)]
     for run in runs[:10]:
@@ -99,6 +105,46 @@ def test_claim_with_lost_commit_is_delivered_once(
     assert web.client.poll(runner_id).status_code == 204
     for run_id in run_ids:
         assert history(db, run_id) == ["pending", "claimed"]
+
+
+# Stop the first claim within its statement: others do not wait.
+_STOP_FIRST_CLAIM = f"""
+CREATE FUNCTION stop_first_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_try_advisory_xact_lock({FIRST}) THEN
+        PERFORM pg_advisory_xact_lock({STOPPED});
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER stop_first_claim BEFORE UPDATE ON runs FOR EACH ROW WHEN (NEW.status = 'claimed')
+EXECUTE FUNCTION stop_first_claim();
+"""
+_WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key AND NOT granted"
+
+
+def test_poll_repeated_during_its_first_statement_is_answered_with_one_run(
+    web: WebInThread, proxy: PostgresProxy, db: DbVerbs
+) -> None:
+    """Both may claim; the run that was not answered is given to another poll after the time to start it."""
+    runner_id = web.client.register()
+    web.client.finished(runner_id)
+    run_ids = {web.client.submit()["run_id"] for _ in range(2)}
+    db.rows(_STOP_FIRST_CLAIM)
+    with db.engine.connect() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": STOPPED})
+        poll = web.client.meanwhile(web.client.poll, runner_id, 5)
+        eventually(lambda: db.one(_WAITING, key=STOPPED) == 1, what="the first statement")
+        proxy.cut()
+        given = poll.result(30).json()["run"]["run_id"]
+    eventually(lambda: db.count("runs", "status = 'claimed'") == 2, what="the commit of the first statement")
+    db.rows("DROP TRIGGER stop_first_claim ON runs")
+    (other,) = run_ids - {given}
+    assert db.one("SELECT count(DISTINCT claim_poll_id) FROM runs WHERE status = 'claimed'") == 1
+    due(db, other, "claim_deadline_at")
+    tick(db)
+    assert web.client.claim(runner_id)["run_id"] == other
+    assert history(db, given) == ["pending", "claimed"]
+    assert history(db, other) == ["pending", "claimed", "pending", "claimed"]
 
 
 def test_claim_of_several_runs_is_delivered_once(web: WebInThread, proxy: PostgresProxy, db: DbVerbs) -> None:
@@ -249,12 +295,12 @@ def test_repeated_delete_is_answered_like_the_first_try(web: WebInThread, proxy:
     assert db.count("events", "kind = 'session_deleted'") == 1
 
 
-def test_dispatch_claim_with_lost_commit_is_found(
-    web: WebInThread, settings: Settings, cluster: Cluster, db: DbVerbs
-) -> None:
+def test_dispatch_claim_with_lost_commit_is_found(settings: Settings, cluster: Cluster, db: DbVerbs) -> None:
     """The worker never publishes it: the instance that holds the poll finds it in the table."""
-    runner_id = web.client.register()
-    with postgres_proxy(settings.database_url) as theirs:
+    own = {"recheck_seconds": 0.5, "fast_paths": False}
+    with served(settings.model_copy(update=own)) as web, postgres_proxy(settings.database_url) as theirs:
+        until_ready(web)
+        runner_id = web.client.register()
         theirs.lose(CLAIM)
         cluster.start_worker(database_url=theirs.url, prepare_statements=False)
         for _ in range(20):

@@ -31,7 +31,7 @@ def test_service_resumes_after_outage_of_postgres(
         idler = httpx.post(f"{webs[0].url}/runner/register", json=IDLER, timeout=30).json()["runner_id"]
         own_engine.dispose()
         with without_postgres(own_postgres, seconds, way):
-            answers = [httpx.get(f"{web.url}/health/ready", timeout=10) for web in webs]
+            answers = [httpx.get(f"{web.url}/health/ready", timeout=30) for web in webs]
             polls = [
                 httpx.get(f"{web.url}/runner/runs", params={"runner_id": idler, "wait": 2}, timeout=30) for web in webs
             ]

@@ -45,7 +45,7 @@ def test_killed_runner_leaves_no_process_of_its_job(
     runner = coordination.start_python_runner(READS_SCRIPT, "--concurrency", "2")
     _, session_id = coordination.submit(str(tmp_path / "job.py"))
     pids = [pid_in(path) for path in paths]
-    said = eventually(lambda: [line for line in coordination.lines(session_id) if line.startswith("pid")], 20)
+    said = eventually(lambda: [line for line in coordination.lines(session_id) if line.startswith("pid")])
     pids.append(int(said[0].split()[1]))
     if guard_dies:
         former = guard_of(runner)
@@ -102,12 +102,12 @@ def test_runner_reaps_orphans_of_its_jobs(coordination: Coordination) -> None:
     )
     runner = coordination.start_python_runner(script)
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: "left" in coordination.lines(session_id), 20)
+    eventually(lambda: "left" in coordination.lines(session_id))
 
     def children() -> list[str | None]:
         return [guard.status_of(pid) for pid in guard.children_of(runner.pid)]
 
-    eventually(lambda: len(children()) == 2 and "Z" not in children(), 20, what="the job and the guard alone")
+    eventually(lambda: len(children()) == 2 and "Z" not in children(), what="the job and the guard alone")
     coordination.ask("POST", f"/runs/{run_id}/stop")
     assert coordination.until(run_id)["status"] == "stopped"
 
@@ -118,12 +118,12 @@ def test_sighup_drains_the_runner(coordination: Coordination, tmp_path: Path) ->
     job = f"import os, time\nprint('pid', os.getpid())\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)"
     runner = coordination.start_python_runner(job)
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: coordination.lines(session_id), 20)
+    eventually(lambda: coordination.lines(session_id))
     runner.signal(signal.SIGHUP)
     eventually(lambda: "draining" in runner.log())
     go.touch()
     assert coordination.until(run_id)["status"] == "completed"
-    assert runner.wait(10) == 0
+    assert runner.wait(30) == 0
 
 
 def test_ignored_sighup_stays_ignored(coordination: Coordination) -> None:

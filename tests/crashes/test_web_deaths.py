@@ -1,6 +1,9 @@
 """Kill and freeze web processes that hold polls and have assignments on the way (promises 1 and 2)."""
 
-from sqlalchemy import Engine
+import re
+
+import pytest
+from sqlalchemy import Engine, text
 
 from testkit.cluster import Cluster, Process
 from testkit.waiting import eventually
@@ -11,9 +14,10 @@ from tests.support.traffic import Traffic
 from tests.support.web import WebClient
 
 
-def test_killed_web_process_loses_no_run(cluster: Cluster, engine: Engine) -> None:
+@pytest.mark.parametrize("fast_paths", [True, False], ids=["fast paths", "actors"])
+def test_killed_web_process_loses_no_run(cluster: Cluster, engine: Engine, *, fast_paths: bool) -> None:
     """Its runners move to the other one, and every run is completed once."""
-    bounds = {"claim_timeout_seconds": 2, "start_timeout_seconds": 5}
+    bounds = {"claim_timeout_seconds": 2, "start_timeout_seconds": 5, "fast_paths": fast_paths}
     webs, workers = cluster.start_processes(**bounds)
     with Traffic([web.url for web in webs], runners=8) as traffic:
         traffic.until_completed(30)
@@ -41,6 +45,42 @@ def test_parked_polls_of_killed_web_process_get_nothing_more(cluster: Cluster, d
     assert given == submitted
     assert_one_history(db.engine)
     for client in (dead, living):
+        client.close()
+
+
+_SENT = re.compile(r'coordinator_submission_wakeups_total\{outcome="sent"\} 1')
+_BLOCKED = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'coordinator-web' AND wait_event_type = 'Lock'"
+)
+
+
+@pytest.mark.parametrize("moment", ["before its claim", "within its claim"])
+def test_web_process_killed_after_a_submission_woke_its_poll_loses_no_run(
+    cluster: Cluster, db: DbVerbs, moment: str
+) -> None:
+    """Have the runner's next poll, at the other process, get the run: at once, or after the time to start it."""
+    (dead, other), _ = cluster.start_processes(workers=1, claim_timeout_seconds=2, start_timeout_seconds=2)
+    slow, quick = WebClient(dead.url), WebClient(other.url)
+    runner_id = slow.register("host")
+    slow.meanwhile(slow.poll, runner_id, 60)
+    until_renewed_twice(db.engine)
+    with db.engine.connect() as blocking:
+        if moment == "before its claim":
+            dead.freeze()
+        else:
+            blocking.execute(text("SELECT FROM waiting_polls FOR UPDATE"))
+        run_id = quick.submit()["run_id"]
+        eventually(lambda: _SENT.search(quick.http.get("/metrics").text) is not None, what="the wake-up")
+        if moment == "within its claim":
+            eventually(lambda: db.one(_BLOCKED) > 0, what="its claim")
+        dead.kill()
+    run = quick.claim(runner_id)
+    assert run["run_id"] == run_id
+    quick.report(run, runner_id, "completed").raise_for_status()
+    given = assert_one_history(db.engine)[run_id]
+    assert {one["runner_id"] for one in given if one["status"] == "claimed"} == {runner_id}
+    assert given[-1]["status"] == "completed"
+    for client in (slow, quick):
         client.close()
 
 

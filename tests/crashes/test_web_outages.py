@@ -167,5 +167,5 @@ def test_drain_does_not_wait_for_held_reports(own_postgres: OwnPostgres, redis_u
         parked = web.client.meanwhile(web.client.poll, runner, 60)
         web.until_parked()
         web.drain(0.5)
-        assert parked.result(20).status_code == 204
-        assert waiting.result(20).status_code == 503
+        assert parked.result(30).status_code == 204
+        assert waiting.result(30).status_code == 503

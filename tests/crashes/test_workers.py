@@ -35,12 +35,12 @@ def done_since(engine: Engine, *actors: Actor) -> Callable[[], bool]:
 def test_duties_continue_when_a_worker_is_killed(cluster: Cluster, engine: Engine) -> None:
     """Hold whichever worker ticked."""
     workers = [cluster.start_worker(), cluster.start_worker()]
-    eventually(done_since(engine, *FREQUENT), 20)
+    eventually(done_since(engine, *FREQUENT))
 
     workers[0].kill()
 
     for _ in range(3):
-        eventually(done_since(engine, *FREQUENT), 20)
+        eventually(done_since(engine, *FREQUENT))
 
 
 @pytest.mark.parametrize("way", ["killed", "frozen"])
@@ -49,16 +49,16 @@ def test_duties_continue_without_redis_and_with_it_again(
 ) -> None:
     """Postgres alone decides which worker's turn it is; no worker ends or fails."""
     worker = cluster.start_worker(redis_url=own_redis.url)
-    eventually(done_since(engine, *FREQUENT), 20)
+    eventually(done_since(engine, *FREQUENT))
 
     own_redis.kill() if way == "killed" else own_redis.freeze()
     for _ in range(3):
-        eventually(done_since(engine, *FREQUENT), 20)
+        eventually(done_since(engine, *FREQUENT))
     own_redis.start() if way == "killed" else own_redis.thaw()
 
     for _ in range(3):
-        eventually(done_since(engine, *FREQUENT), 20)
-    eventually(lambda: "Redis answers again" in worker.log(), 20)
+        eventually(done_since(engine, *FREQUENT))
+    eventually(lambda: "Redis answers again" in worker.log())
     assert worker.alive
     assert "Traceback" not in worker.log()
 
@@ -69,7 +69,7 @@ def test_duties_continue_when_redis_is_flushed(cluster: Cluster, engine: Engine,
     client = redis_client(own_redis.url)
     for _ in range(3):
         client.flushall()
-        eventually(done_since(engine, *FREQUENT), 20)
+        eventually(done_since(engine, *FREQUENT))
     assert worker.alive
     client.close()
 
@@ -81,7 +81,7 @@ def test_worker_starts_before_redis_and_postgres(cluster: Cluster) -> None:
         database_url=f"postgresql://nobody@127.0.0.1:{own_port()}/nothing",
         wait=False,
     )
-    eventually(lambda: "Postgres does not answer" in worker.log(), 20)
+    eventually(lambda: "Postgres does not answer" in worker.log())
     worker.terminate()
     assert worker.wait() == 0
     assert "Traceback" not in worker.log()
@@ -109,7 +109,7 @@ def test_ending_worker_finishes_begun_actors(cluster: Cluster, engine: Engine) -
         # Make actors wait as they would behind a slow transaction.
         connection.execute(text("LOCK TABLE duties IN ACCESS EXCLUSIVE MODE"))
         worker = cluster.start_worker(worker_grace_seconds=20, lock_timeout_seconds=15)
-        eventually(lambda: _waiting(engine) > 0, 20)
+        eventually(lambda: _waiting(engine) > 0)
         worker.terminate()
         eventually(lambda: "drains" in worker.log())
         assert worker.alive

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
+import yaml
 from redis import Redis, RedisError
 from typer.core import TyperGroup
 
@@ -158,6 +159,12 @@ def test_port_is_the_same_everywhere() -> None:
     assert re.findall(r"127\.0\.0\.1:(\d+)/health/ready", web["healthcheck"]["test"][-1]) == [default]
     assert {upstream.rpartition(":")[2] for upstream in lb["environment"]["WEB_REPLICAS"].split()} == {default}
     assert container["ports"] == [{"name": "http", "containerPort": int(default)}]
+    worker = compose()["services"]["worker"]["environment"]
+    scraped = yaml.safe_load((ROOT / "deploy" / "observability" / "prometheus.compose.yml").read_text())
+    ports = {job["job_name"]: job["dns_sd_configs"][0] for job in scraped["scrape_configs"]}
+    assert ports["coordinator-worker"]["port"] == int(worker["COORDINATOR_METRICS_PORT"])
+    assert {ports[f"coordinator-{name}"]["port"] for name in ("web", "cluster")} == {int(default)}
+    assert [ports[f"coordinator-{name}"]["names"] for name in ("web", "worker")] == [["web"], ["worker"]]
     published, inside = lb["ports"][0].rsplit(":", 1)
     assert published == f"127.0.0.1:{default}"
     assert f"\n:{inside} {{" in CADDYFILE.read_text()
@@ -194,7 +201,7 @@ def test_pools_fit_into_postgres() -> None:
     services = compose()["services"]
     allowed = int(re.findall(r"max_connections=(\d+)", services["postgres"]["command"])[0])
     settings = Settings()
-    web = settings.web_pool_size + max(2, settings.web_pool_size // 2) + 1
+    web = settings.web_pool_size + max(2, settings.web_pool_size // 2) + 2
     worker = settings.worker_threads + 2
     replicas = len(services["lb"]["environment"]["WEB_REPLICAS"].split())
 
@@ -206,10 +213,13 @@ def test_only_the_load_balancer_listens_and_only_on_loopback() -> None:
     services = compose()["services"]
     networks = compose()["networks"]
 
-    assert [name for name, service in services.items() if "ports" in service] == ["lb"]
-    assert all(port.startswith("127.0.0.1:") for port in services["lb"]["ports"])
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    # Prometheus, in a profile of its own, shows metrics to this machine.
+    assert set(published) == {"lb", "prometheus"}
+    assert services["prometheus"]["profiles"] == ["observability"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     open_networks = {name for name, network in networks.items() if not (network or {}).get("internal")}
-    assert [name for name, service in services.items() if open_networks & set(service["networks"])] == ["lb"]
+    assert [name for name, service in services.items() if open_networks & set(service["networks"])] == [*published]
 
 
 def test_no_password_of_compose_has_default() -> None:
@@ -257,13 +267,13 @@ def test_redis_reads_its_password_from_stdin(own_redis: OwnRedis, tmp_path: Path
     process = subprocess.Popen(["/bin/sh", "-c", script], env={"VALKEY_PASSWORD": "s3cret", "PATH": "/usr/bin:/bin"})
     good, bad = redis_client(f"redis://:s3cret@127.0.0.1:{port}"), redis_client(f"redis://127.0.0.1:{port}")
     try:
-        eventually(lambda: answers(good), 20, what="the server")
+        eventually(lambda: answers(good), what="the server")
         assert not answers(bad)
         # The shell was replaced by the server, so SIGTERM reaches it.
         assert psutil.Process(process.pid).exe() == program
         assert "s3cret" not in " ".join(psutil.Process(process.pid).cmdline())
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
@@ -282,5 +292,5 @@ def test_mounted_paths_exist() -> None:
     sources = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
     named = compose()["volumes"]
 
-    assert [source for source in sources if source not in named and not (ROOT / source).is_file()] == []
+    assert [source for source in sources if source not in named and not (ROOT / source).exists()] == []
     assert KUBERNETES.is_dir()

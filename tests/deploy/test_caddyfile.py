@@ -102,8 +102,8 @@ def test_polls_and_streams_pass_through_unchanged(cluster: Cluster, balancer: Ba
     eventually(lambda: parked(web) == "1.0", what="the poll is parked")
     submitted = client.submit()
 
-    assert poll.result(20).json()["run"]["run_id"] == submitted["run_id"]
-    with httpx.stream("GET", f"{balancer.url}/sse/sessions", timeout=20) as stream:
+    assert poll.result(30).json()["run"]["run_id"] == submitted["run_id"]
+    with httpx.stream("GET", f"{balancer.url}/sse/sessions", timeout=30) as stream:
         frames = stream.iter_lines()
         assert any(line.startswith("id: v1.") for line in frames)
         assert any(submitted["run_id"] in line or submitted["session_id"] in line for line in frames)

@@ -106,21 +106,26 @@ def build(directory: Path) -> Image:
     subprocess.run([sys.executable, "-m", "venv", str(base)], check=True)
     work.mkdir()
     (directory / "opt").mkdir()
+    arguments: dict[str, str] = {}
     for instruction in instructions():
         if instruction.stage == "build":
-            _carry_out(instruction, directory, work, base / "bin")
+            _carry_out(instruction, directory, work, base / "bin", arguments)
     return Image(directory)
 
 
-def _carry_out(instruction: Instruction, directory: Path, work: Path, first: Path) -> None:
+def _carry_out(instruction: Instruction, directory: Path, work: Path, first: Path, arguments: dict[str, str]) -> None:
     match instruction.name:
+        case "ARG":
+            name, _, default = instruction.rest.partition("=")
+            arguments[name] = default
         case "COPY":
             *sources, target = shlex.split(instruction.rest)
             for source in sources:
                 _copy(ROOT / source, work / target / (source if target == "./" else ""))
         case "RUN":
             command = re.sub(r"--mount=\S+", "", instruction.rest).replace("/opt/", f"{directory}/opt/")
-            environment = {**os.environ, "PATH": f"{first}:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+            path = f"{first}:{os.environ['PATH']}"
+            environment = {**os.environ, **arguments, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
             done = subprocess.run(
                 ["/bin/sh", "-ec", command],
                 cwd=work,

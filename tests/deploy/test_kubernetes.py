@@ -129,7 +129,45 @@ def test_network_policies_allow_documented_traffic_only() -> None:
     assert policies["coordinator-issuer"]["policyTypes"] == ["Egress"]
     (to_issuer,) = policies["coordinator-issuer"]["egress"]
     assert to_issuer["ports"] == [{"protocol": "TCP", "port": 443}]
-    assert len(policies) == 3
+    assert len(policies) == 4
+
+
+def test_prometheus_reaches_web_and_workers_at_ports_that_they_serve() -> None:
+    """Let it in from its namespace only; list pods by addresses, since no pod's name resolves."""
+    (policy,) = [each["spec"] for each in of_kind("NetworkPolicy") if each["metadata"]["name"] == "coordinator-metrics"]
+    (allowed,) = policy["ingress"]
+    (source,) = allowed["from"]
+    (expression,) = policy["podSelector"]["matchExpressions"]
+    components = {PODS[name]["metadata"]["labels"]["app.kubernetes.io/component"] for name in LONG_LIVED}
+    served = {name: container_of(name)["ports"][0]["containerPort"] for name in LONG_LIVED}
+    given = {name: {each["name"]: each for each in container_of(name)["env"]} for name in LONG_LIVED}
+
+    assert policy["policyTypes"] == ["Ingress"]
+    assert expression["operator"] == "In"
+    assert set(expression["values"]) == components
+    assert source["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    assert {each["port"] for each in allowed["ports"]} == set(served.values())
+    assert given["coordinator-worker"]["COORDINATOR_METRICS_PORT"]["value"] == str(served["coordinator-worker"])
+    assert given["coordinator-worker"]["COORDINATOR_METRICS_HOST"]["value"] == "0.0.0.0"
+    for name in LONG_LIVED:
+        field = given[name]["COORDINATOR_ADVERTISED_HOST"]["valueFrom"]["fieldRef"]["fieldPath"]
+        assert field == "status.podIP"
+
+
+def test_prometheus_asks_the_service_with_a_key() -> None:
+    """Authentication is on in the manifests; scrapes and the list of targets both need the key."""
+    config = yaml.safe_load((KUBERNETES.parent / "observability" / "prometheus.kubernetes.yml").read_text())
+    (job,) = config["scrape_configs"]
+    (discovery,) = job["http_sd_configs"]
+    (service,) = of_kind("Service")
+    name = f"{service['metadata']['name']}.{of_kind('Namespace')[0]['metadata']['name']}.svc"
+
+    assert discovery["url"] == f"http://{name}/metrics/targets"
+    assert service["spec"]["ports"][0]["port"] == 80
+    assert name in of_kind("ConfigMap")[0]["data"]["COORDINATOR_ALLOWED_HOSTS"].split(",")
+    assert of_kind("ConfigMap")[0]["data"]["COORDINATOR_AUTH"] == "1"
+    assert job["authorization"] == discovery["authorization"]
+    assert set(job["authorization"]) == {"credentials_file"}
 
 
 def test_web_has_separate_liveness_and_readiness_probes() -> None:

@@ -19,7 +19,7 @@ def entries(name: str) -> dict[str, str]:
     return {part.split("==", 1)[0]: part for part in parts}
 
 
-NAMES = ["runtime.lock", "build.lock", "up.lock", "installer.lock"]
+NAMES = ["runtime.lock", "traced.lock", "build.lock", "up.lock", "installer.lock"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,6 +36,10 @@ def test_part_of_lock_agrees_with_the_lock(name: str) -> None:
     ("name", "wanted"),
     [
         ("runtime.lock", declared()["project"]["dependencies"]),
+        (
+            "traced.lock",
+            [*declared()["project"]["dependencies"], *declared()["project"]["optional-dependencies"]["otel"]],
+        ),
         ("build.lock", declared()["dependency-groups"]["build"]),
         ("installer.lock", declared()["dependency-groups"]["installer"]),
         (
@@ -86,7 +90,7 @@ def test_start_installs_no_tool_of_development() -> None:
     assert serving & {"pytest", "ruff", "mypy", "matplotlib", "kubernetes-validate", "hypothesis", "pip"} == set()
 
 
-@pytest.mark.parametrize("name", [*NAMES, "docs.lock"])
+@pytest.mark.parametrize("name", [*NAMES, "docs.lock", "console.lock"])
 def test_part_of_lock_names_no_index_host_or_path(name: str) -> None:
     """Any mirror may serve it, like the whole lock."""
     lines = [line for line in (LOCKS / name).read_text().splitlines() if not line.strip().startswith("--hash=sha256:")]

@@ -7,13 +7,16 @@ import pytest
 import sqlalchemy.exc
 from sqlalchemy import Engine
 
-from runtime.names import QUEUE_OF, Actor
+from models.core.statuses import BulkAction
+from runtime.names import QUEUE_OF, STORED_AS, Actor
 from runtime.settings import Settings
 from testkit.ports import own_port
-from tests.support import parents, retention
+from testkit.recorded_events import RECORDED_EVENTS
+from tests.support import bulks, parents, retention
 from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
-from tests.support.reports import finished, running
+from tests.support.numbering import number_all
+from tests.support.reports import accepted, finished, running
 from workers.actors import attempt, declare_actors
 from workers.broker import WakingBroker
 from workers.context import WorkerContext, worker_context
@@ -42,7 +45,7 @@ def unnumbered_events(db: DbVerbs) -> Check:
     running(db)
 
     def check() -> None:
-        positions = [row.feed_pos for row in db.rows("SELECT feed_pos FROM events ORDER BY id")]
+        positions = [row.feed_pos for row in db.rows(f"SELECT feed_pos FROM {RECORDED_EVENTS} ORDER BY id")]
         assert positions == list(range(1, len(positions) + 1))
 
     return check
@@ -87,10 +90,35 @@ def expired_history(db: DbVerbs) -> Check:
     """Write expired events, which are removed, and younger ones, which stay."""
     retention.old_history(db, 3)
     run = running(db)
-    young = db.count("events", "session_id = :s", s=run.session_id)
+    young = db.count(RECORDED_EVENTS, "session_id = :s", s=run.session_id)
 
     def check() -> None:
-        assert db.count("events") == young > 0
+        assert db.count(RECORDED_EVENTS) == young > 0
+
+    return check
+
+
+def history_to_count(db: DbVerbs) -> Check:
+    """End a run; it is counted once."""
+    run = running(db)
+    accepted(db, run, "completed")
+    number_all(db)
+
+    def check() -> None:
+        row = "measure = 'completed' AND step = 60 AND grouped_by = 'all'"
+        assert db.one(f"SELECT sum(number) FROM run_totals WHERE {row}") == 1
+
+    return check
+
+
+def bulk_of_replays(db: DbVerbs) -> Check:
+    """Start a bulk of replays; each run is replayed once."""
+    ended = [finished(db) for _ in range(3)]
+    bulk_id = bulks.started(db, BulkAction.REPLAY, bulks.runs_of(db, ended))
+
+    def check() -> None:
+        assert bulks.state(db, bulk_id).state == "completed"
+        assert db.count("runs", "replay_of IS NOT NULL") == len(ended)
 
     return check
 
@@ -102,6 +130,8 @@ WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.EXPIRE: silent_runner,
     Actor.UPKEEP: outage_of_last_month,
     Actor.RETENTION: expired_history,
+    Actor.STATS: history_to_count,
+    Actor.BULK: bulk_of_replays,
 }
 
 
@@ -121,7 +151,9 @@ def broker(settings: Settings, context: WorkerContext) -> Iterator[WakingBroker]
 
 def test_every_enqueued_name_has_actor_in_its_queue(broker: WakingBroker) -> None:
     """Enqueue by name, as the web does; a name without an actor would fill the dead letters."""
-    assert {name: broker.get_actor(name).queue_name for name in broker.get_declared_actors()} == dict(QUEUE_OF)
+    assert {name: broker.get_actor(name).queue_name for name in broker.get_declared_actors()} == {
+        actor: STORED_AS[queue] for actor, queue in QUEUE_OF.items()
+    }
 
 
 @pytest.mark.parametrize("actor", Actor)

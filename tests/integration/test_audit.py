@@ -23,6 +23,7 @@ from models.runs.delete import DeleteSession, delete_sessions, purge_deleted
 from models.runs.stop import StopRun, StopSession, stop_runs, stop_sessions
 from runtime.settings import Settings
 from testkit.feed_follower import Message, open_stream
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.callers import OPERATOR, bearer, client_with, make_key, revoke, web_with_auth
 from tests.support.command import Ended, coordinator
 from tests.support.contenders import run_in_threads
@@ -38,7 +39,7 @@ BOB = Caller(Role.USER, "bob", "key:crd_ba9876543210")
 def acts(db: DbVerbs) -> list[tuple[str, str, str, str | None]]:
     """Return the entries of the log, after checking that the feed holds the same, without an owner."""
     entries = db.do(newest_acts, 1000)
-    told = db.rows("SELECT session_id, owner, run_id, frame FROM events WHERE kind = 'audit' ORDER BY id")
+    told = db.rows(f"SELECT session_id, owner, run_id, frame FROM {RECORDED_EVENTS} WHERE kind = 'audit' ORDER BY id")
     shown = [(one.frame["act"], one.frame["by"], one.frame["target"], one.frame["owner"]) for one in told]
     assert [(row.session_id, row.owner, row.run_id) for row in told] == [("", None, None)] * len(told), "has an owner"
     assert {row.frame["type"] for row in told} <= {"audit"}
@@ -186,7 +187,7 @@ def test_log_outlives_session_and_retention(db: DbVerbs) -> None:
     assert acts(db) == [("session_deleted", BOSS.by, session_id, "bob")]
     db.rows("UPDATE events SET created_at = now() - interval '400 days'")
     assert db.do(retire_events, older_than_days=30) > 0
-    assert db.count("events") == 0
+    assert db.count(RECORDED_EVENTS) == 0
     (entry,) = db.do(newest_acts, 10)
     assert (entry.act, entry.by, entry.target) == ("session_deleted", BOSS.by, session_id)
 
@@ -290,7 +291,7 @@ def seen_events(client: WebClient, head: int, **filters: str) -> list[Message]:
     """Return the messages of the stream until it has passed this position."""
     got = []
     with open_stream(client.url, filters, **bearer(client.token)) as stream:
-        for message in stream.messages(within=20):
+        for message in stream.messages(within=30):
             got.append(message)
             if message.id is not None and message.position >= head:
                 return got

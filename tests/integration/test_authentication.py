@@ -29,7 +29,9 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 def status_of(client: WebClient, name: str, **headers: str) -> int:
     """Return the status of a call of this endpoint that names nothing existing."""
     method, _, path = name.partition(" ")
-    path = path.format(run_id="run_none", session_id="none", runner_id="lnch_none")
+    path = path.format(
+        run_id="run_none", session_id="none", runner_id="lnch_none", key_id="crd_none", bulk_id="blk_none"
+    )
     body: dict[str, Any] = {"content": b"{}"} if method in {"POST", "PATCH"} else {}
     with client.http.stream(
         method, path, params={"wait": "0", "runner_id": "lnch_none"}, headers=JSON | headers, **body

@@ -6,6 +6,7 @@ from models.core.callers import ADMIN, Caller, Role
 from models.core.limits import Limits
 from models.expiry.cleanup import upkeep
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs
 from tests.support.matching import no_match_due
@@ -303,7 +304,7 @@ def test_deleted_session_ends_waiting_runs_first(db: DbVerbs) -> None:
     db.resume(session_id)
     db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
     rows = db.rows(
-        "SELECT kind, frame->'run'->>'status' AS status FROM events WHERE session_id = :s ORDER BY id DESC LIMIT 4",
+        f"SELECT kind, frame->'run'->>'status' AS status FROM {RECORDED_EVENTS} WHERE session_id = :s ORDER BY id DESC LIMIT 4",
         s=session_id,
     )
     assert [(row.kind, row.status) for row in reversed(rows)] == [

@@ -24,10 +24,12 @@ from chaos.shipped import LINES, judge_shipped
 from chaos.verdict import Verdict, judge
 from models.core.callers import ADMIN
 from models.feed.append import append_events
+from testkit.recorded_events import RECORDED_EVENTS
 from testkit.removed_events import keep_removed
 from testkit.waiting import eventually
 from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
+from tests.support.numbering import number_all
 from tests.support.reports import accepted, running
 
 Break = Callable[[DbVerbs, Ledger, str], None]
@@ -46,6 +48,7 @@ def ledger(db: DbVerbs) -> Ledger:
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "started", 200, 2))
         accepted(db, run, "completed")
         ledger.reports.append(Report(run.run_id, str(run.claim_token), "completed", 200, 3))
+    number_all(db)
     return ledger
 
 
@@ -88,8 +91,8 @@ def change_the_owner(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
 
 def end_it_twice(db: DbVerbs, _ledger: Ledger, run_id: str) -> None:
     db.rows(
-        """INSERT INTO events (event_uid, kind, session_id, run_id, frame)
-           SELECT 'again', kind, session_id, run_id, frame FROM events WHERE run_id = :r AND kind = 'run_updated'
+        f"""INSERT INTO events (event_uid, kind, session_id, run_id, frame)
+           SELECT 'again', kind, session_id, run_id, frame FROM {RECORDED_EVENTS} WHERE run_id = :r AND kind = 'run_updated'
            ORDER BY id DESC LIMIT 1""",
         r=run_id,
     )

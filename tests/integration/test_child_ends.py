@@ -10,6 +10,7 @@ from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import register_runners
 from models.runners.registration import Registration
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support import clocks
 from tests.support.db_verbs import DbVerbs
 from tests.support.matching import no_match_due
@@ -142,6 +143,6 @@ def test_every_kind_of_child_end_is_delivered_once(db: DbVerbs, end: Callable[[D
     run = last_run(db, parent)
     assert (run.type, run.status, run.ready, run.execution_mode) == ("resume_session", "pending", True, "sync")
     assert db.session(parent).status == "pending"
-    assert db.count("events", "kind = 'run_updated' AND run_id = :r", r=run.run_id) == 1
+    assert db.count(RECORDED_EVENTS, "kind = 'run_updated' AND run_id = :r", r=run.run_id) == 1
     assert deliver(db).runs == {}
     assert db.count("child_results", "delivered_in = :r", r=run.run_id) == 1

@@ -7,10 +7,12 @@ import pytest
 
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import CoordinatorError, NotFound, ResultNotFound, SessionNotFinished, StopSessionFirst
+from models.core.ids import uuid7
 from models.feed.sequence import sequence_feed
 from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_deleted
 from models.runs.results import session_result, session_status
 from models.state.events_outbox import EventRow, record_events
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, idle, report, running, say, stop
 
@@ -27,7 +29,7 @@ def finished(db: DbVerbs, **values: Any) -> str:
 
 
 def write_result(db: DbVerbs, session_id: str, frame: dict[str, Any]) -> None:
-    row = EventRow("event", session_id, json.dumps({"data": frame}), event_type="result")
+    row = EventRow("event", session_id, json.dumps({"data": frame}), event_type="result", event_uid=uuid7())
     db.do(record_events, [row])
 
 
@@ -44,7 +46,7 @@ def test_finished_session_is_deleted_with_its_runs(db: DbVerbs) -> None:
     db.resume(run.session_id)
     assert delete(db, run.session_id) == Deleted(run.session_id, events_count=2, runs_count=2)
     assert (db.count("sessions"), db.count("runs")) == (0, 0)
-    (told,) = db.rows("SELECT frame FROM events WHERE kind = 'session_deleted'")
+    (told,) = db.rows(f"SELECT frame FROM {RECORDED_EVENTS} WHERE kind = 'session_deleted'")
     assert told.frame == {"session_id": run.session_id, "runs_deleted": 2}
     assert say(db, report(run, "completed")) == [NotFound("run", run.run_id)]
     assert delete(db, run.session_id) == NotFound("session", run.session_id)
@@ -88,7 +90,9 @@ def test_children_of_deleted_session_become_roots(db: DbVerbs) -> None:
     assert isinstance(delete(db, parent), Deleted)
     assert db.session(child).parent_session_id is None
     assert db.session(grandchild).parent_session_id == child
-    (told,) = db.rows("SELECT frame FROM events WHERE kind = 'session_updated' AND session_id = :s", s=child)
+    (told,) = db.rows(
+        f"SELECT frame FROM {RECORDED_EVENTS} WHERE kind = 'session_updated' AND session_id = :s", s=child
+    )
     assert told.frame["session"]["parent_session_id"] is None
 
 
@@ -127,20 +131,20 @@ def test_numbered_events_of_deleted_session_go_in_batches(db: DbVerbs) -> None:
     session_id = finished(db)
     number_all(db)
     delete(db, session_id)
-    total = db.count("events", "session_id = :s", s=session_id)
+    total = db.count(RECORDED_EVENTS, "session_id = :s", s=session_id)
     assert db.do(purge_deleted, 3) == 3
-    assert db.count("events", "session_id = :s", s=session_id) == total - 3
+    assert db.count(RECORDED_EVENTS, "session_id = :s", s=session_id) == total - 3
     while db.do(purge_deleted, 3):
         pass
     assert db.told_kinds(session_id) == ["session_deleted"]
-    assert db.count("events", "session_id = :s", s=kept) > 3
+    assert db.count(RECORDED_EVENTS, "session_id = :s", s=kept) > 3
 
 
 def test_unnumbered_event_is_not_purged(db: DbVerbs) -> None:
     """Keep it, since purging it would leave a hole in the positions."""
     session_id = finished(db)
     delete(db, session_id)
-    total = db.count("events")
+    total = db.count(RECORDED_EVENTS)
     assert db.do(purge_deleted, 100) == 0
     number_all(db)
     assert db.one("SELECT last_pos FROM feed_head") == total
@@ -155,7 +159,7 @@ def test_events_of_later_session_with_same_id_stay(db: DbVerbs) -> None:
     number_all(db)
     db.do(purge_deleted, 100)
     assert db.told_kinds(session_id)[:2] == ["session_deleted", "session_created"]
-    assert db.count("events", "kind = 'event' AND session_id = 'again'") == 2
+    assert db.count(RECORDED_EVENTS, "kind = 'event' AND session_id = 'again'") == 2
 
 
 def test_purged_delete_is_forgotten_after_retention_time(db: DbVerbs) -> None:

@@ -51,12 +51,16 @@ async def test_wakeup_assigns_run_to_instance_of_poll(settings: Settings, db: Db
         Subscription(
             settings,
             "web-1",
-            MessageHandlers(received.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-1")),
+            MessageHandlers(
+                received.extend, heads.append, rechecks.extend, lambda _: None, lambda: confirmed.append("web-1")
+            ),
         ),
         Subscription(
             settings,
             "web-2",
-            MessageHandlers(others.extend, heads.append, rechecks.extend, lambda: confirmed.append("web-2")),
+            MessageHandlers(
+                others.extend, heads.append, rechecks.extend, lambda _: None, lambda: confirmed.append("web-2")
+            ),
         ),
     ]
     wakeups = ActorWakeups(settings)

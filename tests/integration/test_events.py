@@ -16,6 +16,7 @@ from models.feed.timeline import EventPage, list_events
 from models.runs.delete import DeleteSession, delete_sessions
 from models.state.cursors import write_cursor
 from runtime.postgres import is_retryable
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.clocks import counts, pass_time
 from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
@@ -58,14 +59,14 @@ def test_events_are_stored_in_item_order_and_belong_to_active_run(db: DbVerbs) -
     run = running(db, caller=Caller(Role.USER, "ann"))
     ids = stored(db, *[event(run.session_id, number) for number in range(5)])
     assert ids == sorted(ids)
-    rows = db.rows("SELECT run_id, owner, kind, event_type FROM events WHERE id = ANY(:i)", i=ids)
+    rows = db.rows(f"SELECT run_id, owner, kind, event_type FROM {RECORDED_EVENTS} WHERE id = ANY(:i)", i=ids)
     assert {tuple(row) for row in rows} == {(run.run_id, "ann", "event", "message")}
 
 
 def test_event_without_active_run_belongs_to_session_only(db: DbVerbs) -> None:
     """Allow clients to write to a session at any time."""
     (event_id,) = stored(db, event(db.start().session_id))
-    assert db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) is None
+    assert db.one(f"SELECT run_id FROM {RECORDED_EVENTS} WHERE id = :i", i=event_id) is None
 
 
 def test_event_of_unknown_session_is_not_found(db: DbVerbs) -> None:
@@ -102,7 +103,7 @@ def test_batch_executed_twice_is_stored_once(db: DbVerbs) -> None:
     """Lose the answer of the first commit."""
     items = [event(db.start().session_id, number) for number in range(3)]
     assert stored(db, *items) == stored(db, *items)
-    assert db.count("events", "kind = 'event'") == 3
+    assert db.count(RECORDED_EVENTS, "kind = 'event'") == 3
 
 
 def test_event_removed_before_its_id_is_read_repeats_batch(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ def test_late_events_of_ended_run_are_accepted_until_reclaimed(db: DbVerbs) -> N
     run = running(db)
     accepted(db, run, "completed")
     (event_id,) = stored(db, event(run.session_id, claim_token=run.claim_token))
-    assert db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) == run.run_id
+    assert db.one(f"SELECT run_id FROM {RECORDED_EVENTS} WHERE id = :i", i=event_id) == run.run_id
 
 
 def test_event_is_a_sign_of_life_of_its_session(db: DbVerbs) -> None:

@@ -7,6 +7,7 @@ from models.claims.matching import Demands
 from models.core.limits import Limits
 from models.core.statuses import Outcome
 from models.runs.report import report_runs
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.clocks import add_outage, counts, due, pass_time, tick
 from tests.support.db_verbs import DbVerbs, poll_request, start_submission
 from tests.support.matching import no_match_due, timeout_at, unmatched_for
@@ -26,10 +27,10 @@ def test_pass_with_nothing_due_changes_nothing(db: DbVerbs) -> None:
     """Update its own clock only."""
     running(db)
     db.start()
-    before = db.rows("SELECT * FROM runs ORDER BY run_id"), db.count("events")
+    before = db.rows("SELECT * FROM runs ORDER BY run_id"), db.count(RECORDED_EVENTS)
     result = tick(db)
     assert (result.counts, result.actors, result.again) == ({}, frozenset(), False)
-    assert (db.rows("SELECT * FROM runs ORDER BY run_id"), db.count("events")) == before
+    assert (db.rows("SELECT * FROM runs ORDER BY run_id"), db.count(RECORDED_EVENTS)) == before
 
 
 def test_ended_delay_makes_run_ready(db: DbVerbs) -> None:

@@ -253,7 +253,7 @@ def test_notifier_is_called_after_each_commit_with_results(settings: Settings, t
     told: list[Sequence[Any]] = []
 
     async def scenario(attempts: Attempts, _: AsyncEngine) -> None:
-        queue = GroupCommit(attempts, Writer(), after=told.append)
+        queue = GroupCommit(attempts, Writer(), after=lambda _, results: told.append(results))
         await queue.one(1)
         await queue.one(5000)
 
@@ -305,6 +305,6 @@ def test_retried_call_gives_up_at_shutdown(settings: Settings) -> None:
         await asked.wait()
         over.set()
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
 
     asyncio.run(scenario())

@@ -110,7 +110,8 @@ def test_end_of_idle_process_wakes_callbacks_for_waiting_results(
 
 
 def test_runs_without_parents_wake_no_callbacks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send no wake-up for nearly all reports."""
+    """Send no wake-up for nearly all reports. Without fast paths every commit that wrote events wakes an actor."""
+    settings = settings.model_copy(update={"fast_paths": False})
     notified: list[Actor] = []
     monkeypatch.setattr(ActorWakeups, "notify", lambda _, actor: notified.append(actor))
     with served(settings) as web:

@@ -67,6 +67,9 @@ def test_unknown_paths_and_methods_answer_in_error_shape(client: WebClient) -> N
     assert client.get("/nothing").status_code == 404
     answer = client.http.put("/runs", json={})
     assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
+    assert answer.headers["allow"] == "GET, POST"
+    assert client.http.put("/console/session").headers["allow"] == "DELETE, POST"
+    assert client.http.put("/sessions/s").headers["allow"] == "DELETE, GET"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -173,7 +176,8 @@ def test_database_without_schema_is_not_ready(settings: Settings, empty_database
     """Answer 503 with the command that migrates it."""
     with served(Settings(database_url=empty_database_url, redis_url=settings.redis_url)) as web:
         eventually(lambda: "migrate" in web.client.get("/health/ready").text, what="the reason")
-        assert web.client.get("/health/ready").status_code == 503
+        for path in ("/health/ready", "/metrics/targets", "/runs"):
+            assert web.client.get(path).status_code == 503
         assert not web.app.state.is_ready()
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.http.middleware import EXPOSED_HEADERS
+from app.http.origins import EXPOSED_HEADERS
 from runtime.settings import Settings
 from server.http_server import HEAD_BYTES, INSTANCE_HEADER
 from tests.support.web import WebInThread, served
@@ -85,7 +85,7 @@ def test_unexpected_error_names_its_instance(settings: Settings, monkeypatch: py
 def test_protocol_errors_name_instance(web: WebInThread, request_: bytes, status: bytes) -> None:
     """Send requests that never reach the application."""
     where = urlsplit(web.client.url)
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as connection:
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=30) as connection:
         connection.sendall(request_)
         answer = b""
         while chunk := connection.recv(65_536):
@@ -99,7 +99,7 @@ def test_parked_requests_answered_at_shutdown_name_instance(web: WebInThread) ->
     parked = web.client.meanwhile(web.client.poll, runner, 30)
     web.until_parked()
     web.drain(0)
-    assert instance_of(parked.result(20)) == web.app.state.instance
+    assert instance_of(parked.result(30)) == web.app.state.instance
 
 
 def test_browsers_may_read_instance(web: WebInThread) -> None:

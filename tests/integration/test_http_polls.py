@@ -17,8 +17,8 @@ from tests.support.web import WebClient, WebInThread, served
 
 @pytest.fixture
 def slow(settings: Settings) -> Settings:
-    """Return settings without a re-check during the test: only the test's actions wake a poll."""
-    return settings.model_copy(update={"recheck_seconds": 3600.0})
+    """Return settings without re-checks and fast paths during the test: only the test's actions wake a poll."""
+    return settings.model_copy(update={"recheck_seconds": 3600.0, "fast_paths": False})
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_published_assignment_ends_poll(web: WebInThread, client: WebClient, eng
     web.until_parked()
     run_id = client.submit()["run_id"]
     tell(slow, dispatch(engine))
-    answer = waiting.result(20)
+    answer = waiting.result(30)
     assert answer.json()["run"]["run_id"] == run_id
     assert client.report(answer.json()["run"], runner, "started").status_code == 200
     assert waiting_rows(engine) == 0
@@ -83,7 +83,7 @@ def test_several_assignments_of_one_poll_are_one_answer(
     web.until_parked()
     ids = {client.submit()["run_id"] for _ in range(3)}
     tell(slow, dispatch(engine))
-    assert {run["run_id"] for run in waiting.result(20).json()["runs"]} == ids
+    assert {run["run_id"] for run in waiting.result(30).json()["runs"]} == ids
 
 
 def test_assignment_with_lost_message_is_delivered_by_recheck(
@@ -95,7 +95,7 @@ def test_assignment_with_lost_message_is_delivered_by_recheck(
     run_id = client.submit()["run_id"]
     assert dispatch(engine)
     web.recheck()
-    assert waiting.result(20).json()["run"]["run_id"] == run_id
+    assert waiting.result(30).json()["run"]["run_id"] == run_id
 
 
 def test_message_about_ended_claim_delivers_nothing(
@@ -111,7 +111,7 @@ def test_message_about_ended_claim_delivers_nothing(
     tell(slow, old)
     other = client.submit()
     eventually(lambda: web.rechecked(waiting.done), every=0.1, what="the next run")
-    assert waiting.result(20).json()["run"]["run_id"] == other["run_id"]
+    assert waiting.result(30).json()["run"]["run_id"] == other["run_id"]
 
 
 def test_client_that_hung_up_gets_no_run(web: WebInThread, client: WebClient, engine: Engine) -> None:
@@ -149,7 +149,7 @@ def test_parked_rows_lost_in_crash_restart_are_restored(web: WebInThread, client
     eventually(lambda: web.rechecked(lambda: waiting_rows(engine) == 1), every=0.1, what="the row")
     run_id = client.submit()["run_id"]
     eventually(lambda: web.rechecked(waiting.done), every=0.1, what="the run")
-    assert waiting.result(20).json()["run"]["run_id"] == run_id
+    assert waiting.result(30).json()["run"]["run_id"] == run_id
 
 
 def test_two_polls_of_one_runner_get_different_runs(web: WebInThread, client: WebClient) -> None:
@@ -167,7 +167,7 @@ def test_polls_of_ending_process_leave_no_rows(slow: Settings, engine: Engine) -
         waiting = web.client.meanwhile(web.client.poll, web.client.register(), 60)
         web.until_parked()
         web.drain(0.2)
-        answer: Any = waiting.result(20)
+        answer: Any = waiting.result(30)
         assert answer.status_code == 204
         assert answer.headers["connection"] == "close"
     assert waiting_rows(engine) == 0

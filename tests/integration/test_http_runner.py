@@ -79,6 +79,7 @@ def test_runners_are_listed_with_all_fields(client: WebClient) -> None:
     assert set(listed) == {
         "runner_id", "registered_at", "last_heartbeat", "hostname", "project_dir", "executor_profile", "executor",
         "tags", "require_matching_tags", "status", "seconds_since_heartbeat", "capacity", "runs_in_hand", "lost",
+        "draining_since", "drain_reason",
     }  # fmt: skip
     assert (listed["runner_id"], listed["status"], listed["capacity"], listed["runs_in_hand"]) == (
         runner,
@@ -275,5 +276,5 @@ def test_deregistered_runner_is_told_on_its_poll(web: WebInThread, client: WebCl
     web.until_parked()
     answer = client.http.delete(f"/runners/{runner}")
     assert (answer.json()["ok"], answer.json()["initiated_by"]) == (True, "external")
-    assert waiting.result(20).json() == {"deregistered": True}
+    assert waiting.result(30).json() == {"deregistered": True}
     assert client.poll(runner).status_code == 401

@@ -30,7 +30,7 @@ def test_run_shows_exactly_documented_fields(client: WebClient) -> None:
     assert set(run) == {
         "run_id", "type", "session_id", "agent_name", "parameters", "project_dir", "parent_session_id",
         "execution_mode", "demands", "status", "runner_id", "error", "created_at", "claimed_at", "started_at",
-        "completed_at", "timeout_at", "attempt", "priority", "not_before", "max_attempts", "labels",
+        "completed_at", "timeout_at", "attempt", "priority", "not_before", "max_attempts", "labels", "replay_of",
     }  # fmt: skip
     assert (run["labels"], run["priority"], run["max_attempts"], run["attempt"]) == ({"k": "v"}, 7, 3, 0)
     assert run["created_at"].endswith("+00:00")
@@ -263,7 +263,7 @@ def test_wait_ends_when_run_does(client: WebClient) -> None:
     run = client.started(runner)
     waiting = client.meanwhile(client.get, f"/runs/{run['run_id']}", wait=30)
     client.report(run, runner, "failed", error="broken")
-    ended = waiting.result(20).json()
+    ended = waiting.result(30).json()
     assert (ended["status"], ended["error"]) == ("failed", "broken")
 
 

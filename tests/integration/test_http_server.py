@@ -47,7 +47,7 @@ class Serving:
 
     def send(self, data: bytes) -> bytes:
         """Return the answer to these bytes, up to the server's close."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(data)
             answer = b""
             while chunk := connection.recv(65_536):
@@ -96,7 +96,7 @@ def started(is_ready: Callable[[], bool] = lambda: True, *, successor: bool = Fa
     )
     server = Server(config, drain=drain, is_ready=is_ready, tell_ready=lambda: ready.append(True), successor=successor)
     held = listener.dup()
-    held.settimeout(10)
+    held.settimeout(30)
     thread = threading.Thread(target=server.run, args=([listener],))
     port = listener.getsockname()[1]
     thread.start()
@@ -106,7 +106,7 @@ def started(is_ready: Callable[[], bool] = lambda: True, *, successor: bool = Fa
         closing.set()
         server.handle_exit(signal.SIGINT, None)
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
         held.close()
         listener.close()
 
@@ -186,13 +186,13 @@ def test_second_signal_cuts_drain_short(serving: Serving) -> None:
 def test_request_in_progress_is_finished_before_end(serving: Serving) -> None:
     """Close the listener, and still send the answer."""
     answers: list[str] = []
-    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
+    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=30).text))
     client.start()
     eventually(lambda: serving.server.server_state.tasks, what="the request")
     serving.server.handle_exit(signal.SIGINT, None)
     eventually(lambda: not serving.server.servers[0].is_serving(), what="the closed listener")
     closing.set()
-    client.join(10)
+    client.join(30)
     assert answers == ["served"]
 
 
@@ -200,7 +200,7 @@ def test_retired_server_accepts_nothing_and_finishes_its_requests(serving: Servi
     """Leave new connections to the successor; refuse none, and exit after the last client."""
     serving.drain.seconds = 60
     answers: list[str] = []
-    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=10).text))
+    client = threading.Thread(target=lambda: answers.append(httpx.get(f"{serving.url}/slow", timeout=30).text))
     client.start()
     eventually(lambda: serving.server.server_state.tasks, what="the request")
     serving.server.hand_over(signal.SIGUSR1, None)
@@ -212,7 +212,7 @@ def test_retired_server_accepts_nothing_and_finishes_its_requests(serving: Servi
         accepted.close()
     assert serving.thread.is_alive()
     closing.set()
-    client.join(10)
+    client.join(30)
     assert answers == ["served"]
     eventually(lambda: not serving.thread.is_alive(), what="the end")
 
@@ -226,7 +226,7 @@ def test_successor_accepts_nothing_before_it_is_ready() -> None:
             accepted.close()
         assert not serving.server.started
         ready.set()
-        assert httpx.get(serving.url, timeout=10).text == "served"
+        assert httpx.get(serving.url, timeout=30).text == "served"
         eventually(lambda: serving.ready, what="ready")
 
 

@@ -143,7 +143,7 @@ def test_stopping_session_tells_its_runner(client: WebClient) -> None:
     waiting = client.meanwhile(client.poll, runner, 30)
     answer = client.post(f"/sessions/{run['session_id']}/stop").json()
     assert answer == {"ok": True, "session_id": run["session_id"], "run_id": run["run_id"], "status": "stopping"}
-    assert waiting.result(20).json() == {"stop_sessions": [run["session_id"]]}
+    assert waiting.result(30).json() == {"stop_sessions": [run["session_id"]]}
     assert client.post(f"/sessions/{run['session_id']}/stop").json()["status"] == "stopping"
     assert client.report(run, runner, "stopped", signal="SIGTERM").status_code == 200
     again = client.post(f"/sessions/{run['session_id']}/stop").json()

@@ -159,11 +159,11 @@ def test_oldest_of_more_than_five_polls_of_runner_ends_with_204(settings: Settin
         first = web.client.meanwhile(web.client.poll, runner, 60)
         web.until_parked(2)
         later = [web.client.meanwhile(web.client.poll, runner, 60) for _ in range(5)]
-        assert first.result(20).status_code == 204
+        assert first.result(30).status_code == 204
         web.until_parked(6)
         assert not any(poll.done() for poll in [*later, bystander])
         web.app.state.drain.start(0)
-        assert {poll.result(20).status_code for poll in [*later, bystander]} == {204}
+        assert {poll.result(30).status_code for poll in [*later, bystander]} == {204}
         assert not web.app.state.web.polls._of_runner
 
 

@@ -18,6 +18,7 @@ from models.runs.lists import (
     write_key,
 )
 from models.state.cursors import parse_cursor
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.reports import claimed, running
 
@@ -137,7 +138,7 @@ def test_feed_from_list_position_leaves_no_hole(db: DbVerbs) -> None:
     db.do(sequence_feed)
     rows = db.rows("SELECT session_id FROM events WHERE feed_pos > :p", p=position.position)
     assert {row.session_id for row in rows} >= {later.session_id}
-    assert db.count("events", "feed_pos IS NULL") == 0
+    assert db.count(RECORDED_EVENTS, "feed_pos IS NULL") == 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from app.writes import queues
 from models.claims.claim import Ask
 from models.claims.polls import Answer, answer_polls, claim_parked
 from models.core.callers import ADMIN
+from models.core.plain import NOT_PLAIN, NotPlain
 from models.runs.stop import OpenStop, StopSession, open_stops
 from models.runs.superseded import end_former_processes
 from runtime.names import recheck_channel
@@ -66,7 +67,7 @@ def pair(settings: Settings) -> Iterator[Pair]:
     with served(patient) as here, served(patient) as there:
         for web in (here, there):
             until_ready(web)
-            eventually(partial(getattr, web.app.state.web.subscription, "connected"), 20, what="a subscription")
+            eventually(partial(getattr, web.app.state.web.subscription, "connected"), what="a subscription")
         yield Pair(here, there, noted(there))
 
 
@@ -171,6 +172,11 @@ def held_up(verb: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
     return hold_up
 
 
+def left_to_the_verb(_: Connection, asks: Sequence[Ask], **__: Any) -> list[NotPlain]:
+    """Take the place of a statement of plain polls, so that the verb ends in a transaction that can be held up."""
+    return [NOT_PLAIN] * len(asks)
+
+
 @contextmanager
 def holding_up(db: DbVerbs) -> Iterator[None]:
     """Hold the lock until the end of the block."""
@@ -258,7 +264,7 @@ def test_poll_of_replaced_process_is_told_to_leave_at_once(both: Pair, db: DbVer
 
     runner_id = db.one("SELECT runner_id FROM runners")
     later = both.poll(runner_id)
-    run = both.here.client.submit()
+    run = both.here.client.submit(additional_demands={"hostname": "another"})
     both.here.client.post(f"/sessions/{run['session_id']}/stop")
     assert later.result(30).status_code == 204
     assert db.count("runners", "leave_told_at IS NULL AND left_at IS NULL") == 1
@@ -315,6 +321,7 @@ def test_stop_reaches_poll_whose_second_claim_had_looked_before(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Remember a wake-up that finds the poll busy."""
+    monkeypatch.setattr(queues, "claim_plain_parked", left_to_the_verb)
     monkeypatch.setattr(queues, "claim_parked", held_up(claim_parked))
     with pair(settings) as both:
         stop_reaches_poll_that_is_about_to_park(both, db)
@@ -328,6 +335,7 @@ def test_undelivered_orders_reach_next_poll_of_client_that_hung_up(
 
     Otherwise a stop waits ten seconds, and after a leave the poll is refused.
     """
+    monkeypatch.setattr(queues, "answer_plain_polls", left_to_the_verb)
     monkeypatch.setattr(queues, "answer_polls", held_up(answer_polls))
     with pair(settings) as both:
         undelivered_answer_is_told_again(both, db, leave=leave)

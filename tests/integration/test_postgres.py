@@ -208,7 +208,7 @@ def test_lock_timeout_is_item_fault_and_deadlock_is_repeated(engine: Engine) -> 
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             statement = text("SELECT n FROM rows WHERE n = :n FOR UPDATE")
             connection.execute(statement, {"n": first})
-            meet.wait(10)
+            meet.wait(30)
             try:
                 connection.execute(statement, {"n": second})
             except DBAPIError as error:

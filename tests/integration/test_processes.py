@@ -99,6 +99,12 @@ def test_process_that_ignores_sigterm_is_killed_with_descendants() -> None:
         assert not any(map(is_alive, members))
 
 
+def test_ended_child_keeps_its_exit_code(sleeper: subprocess.Popen[bytes]) -> None:
+    """Otherwise an initdb that is ended during `up`'s first start counts as finished."""
+    end_processes([psutil.Process(sleeper.pid)], within=5)
+    assert sleeper.wait() == -signal.SIGTERM
+
+
 def test_free_port_is_below_ephemeral_range() -> None:
     """Keep outgoing connections from taking it between two starts."""
     assert all(20_000 <= free_port() < 32_768 for _ in range(20))

@@ -56,6 +56,10 @@ CHANGES: dict[str, tuple[Callable[[DbVerbs, Runner], object], str]] = {
         _runner_with("leave_requested_at = now()"),
         "n.leave_requested_at IS NOT NULL",
     ),
+    "its runner drains": (
+        _runner_with("draining_since = now()"),
+        "(n.draining_since IS NOT NULL) <> a.draining",
+    ),
     "its runner was lost": (
         _runner_with("lost_at = now()"),
         "n.lost_at IS NOT NULL",

@@ -9,6 +9,7 @@ from models.runs.release import ReleaseRun, release_runs
 from models.runs.report import Reported
 from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.runs import Run
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, report, running, say, stop
 from tests.support.web import WebClient
@@ -36,7 +37,7 @@ def test_released_run_is_pending_without_attempt(db: DbVerbs, make: Any) -> None
     assert db.session(run.session_id).status == "pending"
     assert db.told_kinds(run.session_id)[-1] == "event"
     (event,) = db.rows(
-        "SELECT frame FROM events WHERE session_id = :s AND event_type = 'run_released'", s=run.session_id
+        f"SELECT frame FROM {RECORDED_EVENTS} WHERE session_id = :s AND event_type = 'run_released'", s=run.session_id
     )
     assert '"no disk"' in str(event.frame).replace("'", '"')
     (again,) = db.claim(db.runner(name="next"))
@@ -48,15 +49,15 @@ def test_repeated_release_is_one_release(db: DbVerbs, make: Any) -> None:
     """Repeat it after the run went to another runner, which keeps it; refuse a late start."""
     run = make(db)
     release(db, run)
-    events = db.count("events")
+    events = db.count(RECORDED_EVENTS)
     assert isinstance(release(db, run), Reported)
     (again,) = db.claim(db.runner(name="next"))
     assert isinstance(release(db, run), Reported)
     assert db.run(again.run_id).claim_token == again.claim_token
     assert isinstance(say(db, report(run, "started"))[0], StaleClaim)
     assert isinstance(say(db, report(run, "completed"))[0], StaleClaim)
-    assert db.count("events", "event_type = 'run_released'") == 1
-    assert db.count("events") > events
+    assert db.count(RECORDED_EVENTS, "event_type = 'run_released'") == 1
+    assert db.count(RECORDED_EVENTS) > events
 
 
 def test_only_holder_releases_run(db: DbVerbs) -> None:

@@ -114,7 +114,7 @@ def leaves_one_shot_commands_alone(data_dir: Path) -> None:
             migration = asyncio.create_task(supervisor.run_once(("/bin/sleep", "60"), {}, log))
             process = (await eventually_async(others, what="its process"))[0]
             dead.kill()
-            await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")
+            await eventually_async(lambda: serves_anew(data_dir, dead.pid), what="the next one")
             assert is_alive(process)
             process.terminate()
             assert await migration == -signal.SIGTERM
@@ -130,7 +130,7 @@ def is_restarted_like_any_other(data_dir: Path) -> None:
         (successor,) = supervisor.children
         dead = named(data_dir)
         dead.kill()
-        await eventually_async(lambda: serves_anew(data_dir, dead.pid), 20, what="the next one")
+        await eventually_async(lambda: serves_anew(data_dir, dead.pid), what="the next one")
         assert not await successor.until_ready(20)
 
     said = supervised(data_dir, ("second",), scenario)

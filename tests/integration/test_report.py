@@ -9,6 +9,7 @@ from models.core.errors import InvalidTransition, NotFound, RunnerNotRegistered,
 from models.core.statuses import Outcome
 from models.runs.report import Reported, report_runs
 from models.state.runs import Run, iso
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import accepted, claimed, history, report, running, say, session_statuses, stop, time_out
 
@@ -29,7 +30,9 @@ def test_run_events_carry_database_clock(db: DbVerbs) -> None:
     """Ignore the clock of the machine that wrote them, which may be wrong."""
     run = running(db)
     accepted(db, run, "completed")
-    rows = db.rows("SELECT event_type, frame->'data'->>'timestamp' AS moment FROM events WHERE kind = 'event'")
+    rows = db.rows(
+        f"SELECT event_type, frame->'data'->>'timestamp' AS moment FROM {RECORDED_EVENTS} WHERE kind = 'event'"
+    )
     row, told = db.run(run.run_id), {event.event_type: event.moment for event in rows}
     assert told == {"run_start": iso(row.started_at), "run_completed": iso(row.completed_at)}
 
@@ -79,7 +82,9 @@ def test_run_completed_event_follows_session_updated(db: DbVerbs) -> None:
     run = running(db)
     accepted(db, run, "completed")
     assert db.told_kinds(run.session_id)[-3:] == ["run_updated", "session_updated", "event"]
-    last = db.one("SELECT frame->'data' FROM events WHERE session_id = :s ORDER BY id DESC LIMIT 1", s=run.session_id)
+    last = db.one(
+        f"SELECT frame->'data' FROM {RECORDED_EVENTS} WHERE session_id = :s ORDER BY id DESC LIMIT 1", s=run.session_id
+    )
     assert (last["event_type"], last["exit_code"], last["reason"]) == ("run_completed", 0, "completed")
 
 
@@ -91,9 +96,9 @@ def test_report_with_stale_token_changes_nothing(db: DbVerbs) -> None:
         report(run, "completed", runner_id=other.runner_id),
         report(run, "completed", token=None, runner_id=other.runner_id),
     ):
-        events = db.count("events")
+        events = db.count(RECORDED_EVENTS)
         assert say(db, fenced) == [StaleClaim(run.run_id, "running")]
-        assert (db.run(run.run_id).status, db.count("events")) == ("running", events)
+        assert (db.run(run.run_id).status, db.count(RECORDED_EVENTS)) == ("running", events)
 
 
 def test_unknown_runs_and_runners_have_different_errors(db: DbVerbs) -> None:
@@ -119,11 +124,11 @@ def test_repeated_report_is_harmless(db: DbVerbs, outcome: Outcome) -> None:
     """Repeat with and without the token: nothing more is written."""
     run = claimed(db)
     accepted(db, run, outcome.value)
-    row, events = db.run(run.run_id), db.count("events")
+    row, events = db.run(run.run_id), db.count(RECORDED_EVENTS)
     for token in ("own", None):
         again = accepted(db, run, outcome.value, token=token)
         assert (again.changed, again.status) == (False, row.status)
-    assert (db.run(run.run_id), db.count("events")) == (row, events)
+    assert (db.run(run.run_id), db.count(RECORDED_EVENTS)) == (row, events)
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(Outcome, Outcome)))
@@ -137,10 +142,10 @@ def test_two_reports_of_one_run_in_one_batch_are_applied_in_order(db: DbVerbs, f
     assert [type(result) for result in together] == [type(result) for result in apart]
     assert db.run(run.run_id).status == db.run(other.run_id).status
     assert db.told_kinds(run.session_id) == db.told_kinds(other.session_id)
-    row, events = db.run(run.run_id), db.count("events")
+    row, events = db.run(run.run_id), db.count(RECORDED_EVENTS)
     again = db.do(report_runs, batch)
     assert [type(result) for result in again] == [type(result) for result in together]
-    assert (db.run(run.run_id), db.count("events")) == (row, events)
+    assert (db.run(run.run_id), db.count(RECORDED_EVENTS)) == (row, events)
 
 
 def test_second_end_report_with_another_outcome_is_refused(db: DbVerbs) -> None:
@@ -271,7 +276,7 @@ def test_each_status_of_a_run_is_on_the_feed_once_in_causal_order(db: DbVerbs) -
     accepted(db, run, "completed", session_status="idle")
     assert session_statuses(db, run.session_id) == ["pending", "running", "idle"]
     states = db.rows(
-        "SELECT frame->'run'->>'status' AS status FROM events WHERE session_id = :s AND kind = 'run_updated' ORDER BY id",
+        f"SELECT frame->'run'->>'status' AS status FROM {RECORDED_EVENTS} WHERE session_id = :s AND kind = 'run_updated' ORDER BY id",
         s=run.session_id,
     )
     assert [row.status for row in states] == ["pending", "claimed", "running", "completed"]

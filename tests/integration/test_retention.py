@@ -20,6 +20,7 @@ from models.state.events_outbox import record_events
 from models.state.sessions import read_sessions
 from runtime.names import Actor, hint_key
 from runtime.settings import Settings
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import assert_dense, number_all, row
@@ -98,7 +99,7 @@ def test_deleted_positions_do_not_end_prefix(db: DbVerbs) -> None:
     retire(db)
     head = db.do(read_head)
     assert head.floor == head.position
-    assert db.count("events") == 0
+    assert db.count(RECORDED_EVENTS) == 0
 
 
 def test_retention_run_twice_never_lowers_oldest_position(db: DbVerbs) -> None:
@@ -120,7 +121,7 @@ def test_newest_result_of_kept_session_outlives_its_events(db: DbVerbs) -> None:
     before = said(db, session_id)
     grow_old(db)
     retire(db, most=1)
-    assert db.count("events") == 0
+    assert db.count(RECORDED_EVENTS) == 0
     assert said(db, session_id) == before == ("last", '{"said":"last"}')
     page = db.do(list_events, ADMIN, session_id)
     assert isinstance(page, EventPage)
@@ -165,7 +166,7 @@ def test_result_kept_during_delete_goes_with_events(db: DbVerbs) -> None:
     number_all(db)
     db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
     db.rows(
-        "INSERT INTO kept_results SELECT session_id, id, frame FROM events WHERE event_type = 'result' AND session_id = :s",
+        f"INSERT INTO kept_results SELECT session_id, id, frame FROM {RECORDED_EVENTS} WHERE event_type = 'result' AND session_id = :s",
         s=session_id,
     )
     db.do(upkeep)
@@ -185,7 +186,7 @@ def test_ended_session_goes_with_its_last_event(db: DbVerbs) -> None:
     assert remove_old_sessions(db) == 1
     assert [db.count(table) for table in ("sessions", "runs", "kept_results", "deleted_sessions")] == [0, 0, 0, 0]
     assert db.told_kinds(session_id) == ["session_deleted"]
-    assert db.one("SELECT CAST(frame AS text) FROM events") == json.dumps(
+    assert db.one(f"SELECT CAST(frame AS text) FROM {RECORDED_EVENTS}") == json.dumps(
         {"session_id": session_id, "runs_deleted": 1}, separators=(",", ":")
     )
     assert isinstance(said(db, session_id), NotFound)
@@ -198,7 +199,7 @@ def test_event_of_removed_session_names_its_owner(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     assert remove_old_sessions(db) == 1
-    assert db.one("SELECT owner FROM events") == "alice"
+    assert db.one(f"SELECT owner FROM {RECORDED_EVENTS}") == "alice"
 
 
 def test_sessions_alive_or_with_pending_runs_are_kept(db: DbVerbs) -> None:
@@ -209,7 +210,7 @@ def test_sessions_alive_or_with_pending_runs_are_kept(db: DbVerbs) -> None:
     db.resume(finished(db))
     all_grows_old(db)
     retire(db)
-    assert db.count("events") == 0
+    assert db.count(RECORDED_EVENTS) == 0
     assert remove_old_sessions(db) == 0
     assert db.count("sessions") == 4
 
@@ -257,7 +258,7 @@ def test_family_goes_together_without_reparenting_events(db: DbVerbs) -> None:
     all_grows_old(db)
     retire(db)
     assert remove_old_sessions(db) == 3
-    assert {event.kind for event in db.rows("SELECT kind FROM events")} == {"session_deleted"}
+    assert {event.kind for event in db.rows(f"SELECT kind FROM {RECORDED_EVENTS}")} == {"session_deleted"}
 
 
 def test_walk_passes_sessions_that_are_kept(db: DbVerbs) -> None:
@@ -283,7 +284,7 @@ def test_retention_actor_applies_settings(db: DbVerbs, settings: Settings, days:
         assert retire_due(context, 0)
         assert not retire_due(context, 60), "it was done a moment ago"
         assert bool(context.redis.exists(hint_key(Actor.BROADCAST))) == (days is not None)
-    assert db.count("events", "kind <> 'session_deleted'") == 0
+    assert db.count(RECORDED_EVENTS, "kind <> 'session_deleted'") == 0
     assert db.count("sessions") == (1 if days is None else 0)
 
 

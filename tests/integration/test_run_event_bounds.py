@@ -10,6 +10,7 @@ from models.feed.append import LeftOut, NewEvent, StoredEvent, append_events
 from models.runs.results import run_result
 from models.state.runs import Run
 from runtime.settings import Settings
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.integration.test_run_events import event_of, resumed
 from tests.support.clocks import pass_time
 from tests.support.contenders import run_in_threads
@@ -33,7 +34,7 @@ def append_bounded(db: DbVerbs, *items: NewEvent, most: int = MOST) -> list[type
 def texts_of(db: DbVerbs, run: Run) -> list[str]:
     """Return the texts of a run's own events, the coordinator's notice as its role."""
     rows = db.rows(
-        "SELECT frame FROM events WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
+        f"SELECT frame FROM {RECORDED_EVENTS} WHERE run_id = :r AND kind = 'event' AND event_type <> 'run_start' ORDER BY id",
         r=run.run_id,
     )
     return [row.frame["data"].get("result_text") or row.frame["data"]["role"] for row in rows]
@@ -53,7 +54,7 @@ def bound_holds(db: DbVerbs) -> None:
 def test_events_beyond_bound_are_left_out_with_one_notice(db: DbVerbs) -> None:
     """Store the notice as a marked event of the run."""
     bound_holds(db)
-    frame = db.one("SELECT frame FROM events WHERE frame->'data'->>'role' = 'system'")
+    frame = db.one(f"SELECT frame FROM {RECORDED_EVENTS} WHERE frame->'data'->>'role' = 'system'")
     assert frame["data"]["content"] == [
         {
             "type": "text",
@@ -84,7 +85,7 @@ def test_result_and_end_are_stored_beyond_bound(db: DbVerbs) -> None:
     assert append_bounded(db, event_of(run.session_id, "done")) == [StoredEvent]
     accepted(db, run, "completed")
     assert db.do(run_result, ADMIN, run.run_id) == ("done", None)
-    assert texts_of(db, run)[-1] == "done" or db.count("events", "event_type = 'run_completed'") == 1
+    assert texts_of(db, run)[-1] == "done" or db.count(RECORDED_EVENTS, "event_type = 'run_completed'") == 1
 
 
 def test_flood_of_results_is_bounded_too(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from models.feed.pages import read_feed
 from models.feed.timeline import EventPage, list_events
 from models.runs.results import run_result, session_result
 from models.state.runs import Run
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.clocks import counts
 from tests.support.db_verbs import DbVerbs, Runner
 from tests.support.numbering import number_all
@@ -35,7 +36,7 @@ def owner_run(db: DbVerbs, *items: NewEvent) -> list[str | None]:
     results = append(db, *items)
     ids = [result.id for result in results if isinstance(result, StoredEvent)]
     assert len(ids) == len(items), results
-    return [db.one("SELECT run_id FROM events WHERE id = :i", i=event_id) for event_id in ids]
+    return [db.one(f"SELECT run_id FROM {RECORDED_EVENTS} WHERE id = :i", i=event_id) for event_id in ids]
 
 
 def resumed(db: DbVerbs, session_id: str, runner: Runner) -> Run:
@@ -239,7 +240,7 @@ def test_after_retention_only_run_of_newest_result_has_one(db: DbVerbs) -> None:
     number_all(db)
     grow_old(db)
     retire(db, most=1)
-    assert db.count("events") == 0
+    assert db.count(RECORDED_EVENTS) == 0
     assert db.do(run_result, ADMIN, first.run_id) == ResultNotFound(first.run_id)
     assert db.do(run_result, ADMIN, second.run_id) == ('NUL \\u0000 "quoted"', None)
     assert db.do(session_result, ADMIN, session) == ('NUL \\u0000 "quoted"', None)
@@ -253,7 +254,7 @@ def test_result_kept_by_previous_release_belongs_to_no_run(db: DbVerbs) -> None:
     run = running(db)
     append(db, event_of(run.session_id, "kept"))
     accepted(db, run, "completed")
-    db.rows("INSERT INTO kept_results SELECT session_id, id, frame FROM events WHERE event_type = 'result'")
+    db.rows(f"INSERT INTO kept_results SELECT session_id, id, frame FROM {RECORDED_EVENTS} WHERE event_type = 'result'")
     db.rows("DELETE FROM events WHERE event_type = 'result'")
     assert db.do(session_result, ADMIN, run.session_id) == ("kept", None)
     assert db.do(run_result, ADMIN, run.run_id) == ResultNotFound(run.run_id)

@@ -96,7 +96,7 @@ async def test_error_answer_is_not_retried_elsewhere() -> None:
         with pytest.raises(Refused) as caught:
             await transport.call("POST", "/x", body={})
         assert (caught.value.status, caught.value.detail["error"]) == (409, "stale_claim")
-        assert str(caught.value) == "409: not yours"
+        assert str(caught.value) == f"409: not yours (request {caught.value.request_id})"
         assert second.requests == []
         await transport.close()
 
@@ -155,7 +155,8 @@ async def test_quoted_answers_are_one_line_of_plain_text() -> None:
     async with listening(always(404, page)) as address, CoordinatorClient(address.url, patience_seconds=0) as client:
         with pytest.raises(Unreachable) as caught:
             await client.run("run_1")
-    assert str(caught.value).endswith("HTTP 404, not a coordinator's answer: Not here [31mred")
+    words = "HTTP 404, not a coordinator's answer: Not here [31mred"
+    assert str(caught.value).endswith(f"{words} (request {caught.value.request_id})")
 
 
 async def test_broken_connection_is_retried_once_at_same_address() -> None:
@@ -242,3 +243,77 @@ async def test_token_is_sent_as_bearer() -> None:
         async with CoordinatorClient(address.url, token="secret") as client:
             assert await client.runners() == []
         assert "authorization: bearer secret" in address.requests[0].lower()
+
+
+async def test_every_try_of_call_has_one_request_id_which_errors_name() -> None:
+    """Another call has another id; a coordinator's own id, which its log names, is preferred."""
+    own = "X-Request-Id: of-coordinator\r\nCoordinator-Instance: web_1\r\n"
+    async with (
+        listening(always(503, '{"detail": "draining"}')) as first,
+        listening(always(404, '{"detail": "Run not found"}')) as second,
+        listening(always(409, '{"detail": "no"}'), own) as third,
+    ):
+        transport = Transport([first.url, second.url])
+        errors = []
+        for _ in range(2):
+            with pytest.raises(Refused) as caught:
+                await transport.call("GET", "/x")
+            errors.append(caught.value)
+            transport._current = 0
+        sent = [
+            [line[14:] for line in request.split("\r\n") if line.lower().startswith("x-request-id: ")]
+            for request in (*first.requests, *second.requests)
+        ]
+        assert (
+            [error.request_id for error in errors] == [each for (each,) in sent[:2]] == [each for (each,) in sent[2:]]
+        )
+        assert str(errors[0]) == f"404: Run not found (request {errors[0].request_id})"
+        assert errors[0].request_id != errors[1].request_id
+        await transport.close()
+        transport = Transport([third.url])
+        with pytest.raises(Refused, match=r"^409: no \(request of-coordinator\)$"):
+            await transport.call("GET", "/x")
+        await transport.close()
+
+
+async def test_unreachable_names_request_only_if_it_may_have_arrived() -> None:
+    async with listening(always(502, "<html>proxy</html>")) as proxy:
+        transport = Transport([closed_address(), proxy.url])
+        with pytest.raises(Unreachable) as caught:
+            await transport.call("GET", "/x")
+        assert caught.value.request_id is not None
+        assert str(caught.value).endswith(f"(request {caught.value.request_id})")
+        await transport.close()
+    transport = Transport([closed_address()])
+    with pytest.raises(Unreachable) as caught:
+        await transport.call("GET", "/x")
+    assert caught.value.request_id is None
+    assert "request" not in str(caught.value)
+    await transport.close()
+
+
+async def test_submissions_and_reports_carry_trace_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the environment's unless the caller names one; send nothing malformed, and none with other calls."""
+    given, inherited = (f"00-{digit * 32}-{digit * 16}-01" for digit in "ab")
+    monkeypatch.setenv("TRACEPARENT", inherited)
+
+    async def sent(traceparent: str | None) -> list[list[str]]:
+        async with (
+            listening(always(200, '{"run_id": "r", "results": []}')) as address,
+            CoordinatorClient(address.url, traceparent=traceparent, patience_seconds=0) as client,
+        ):
+            request = RunRequest(parameters={"prompt": "x"})
+            await client.submit(request)
+            await client.submit_batch([request])
+            await client.report("lnch_1", [], traceparent=given)
+            await client.run("r")
+            return [
+                [line[13:] for line in head.split("\r\n") if line.startswith("traceparent: ")]
+                for head in address.requests
+            ]
+
+    assert await sent(given) == [[given], [given], [given], []]
+    assert await sent(None) == [[inherited], [inherited], [given], []]
+    assert await sent("malformed") == [[], [], [given], []]
+    monkeypatch.setenv("TRACEPARENT", "malformed")
+    assert await sent(None) == [[], [], [given], []]

@@ -48,14 +48,14 @@ def serving(settings: Settings, http: type[BoundedHttp], keep_alive: int = 75) -
     finally:
         client.close()
         server.should_exit = True
-        thread.join(15)
+        thread.join(30)
         listener.close()
 
 
 @contextmanager
 def connected(client: WebClient) -> Iterator[socket.socket]:
     host, _, port = client.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=15) as connection:
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
         yield connection
 
 

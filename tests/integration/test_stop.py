@@ -12,6 +12,7 @@ from models.core.limits import Limits
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.sessions.bind import ReportSessionStatus, report_session_statuses
 from models.state.runs import Run
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs
 from tests.support.reports import (
     accepted,
@@ -98,10 +99,10 @@ def test_repeated_stop_is_one_stop(db: DbVerbs) -> None:
     """Answer with the present state; neither move the deadline nor tell the runner again."""
     run = running(db)
     stop(db, run.session_id)
-    before, events = db.rows("SELECT * FROM stop_commands"), db.count("events")
+    before, events = db.rows("SELECT * FROM stop_commands"), db.count(RECORDED_EVENTS)
     row = db.run(run.run_id)
     assert stop(db, run.session_id) == Stopped(run.session_id, run.run_id, "stopping")
-    assert (db.rows("SELECT * FROM stop_commands"), db.count("events")) == (before, events)
+    assert (db.rows("SELECT * FROM stop_commands"), db.count(RECORDED_EVENTS)) == (before, events)
     assert db.run(run.run_id) == row
     accepted(db, run, "stopped")
     assert stop(db, run.session_id) == Stopped(run.session_id, None, "stopped", "Session already stopped")

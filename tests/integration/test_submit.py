@@ -10,6 +10,7 @@ from models.core.callers import Caller, Role
 from models.core.errors import CoordinatorError, NotFound, ParentIsDescendant, SessionExists, TooDeep
 from models.core.statuses import ExecutionMode
 from models.runs.submission import NewRun, Submitted
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import PARAMETERS, DbVerbs, resume_submission, start_submission
 
 ANNA = Caller(Role.USER, "anna")
@@ -52,7 +53,7 @@ def test_start_creates_session_and_ready_run(db: DbVerbs) -> None:
 def test_start_writes_session_and_run_into_history(db: DbVerbs) -> None:
     """Write them in the transaction of the change, the session first."""
     run = db.start(caller=ANNA)
-    rows = db.rows("SELECT kind, run_id, owner, frame::text AS frame FROM events ORDER BY id")
+    rows = db.rows(f"SELECT kind, run_id, owner, frame::text AS frame FROM {RECORDED_EVENTS} ORDER BY id")
 
     assert [(row.kind, row.run_id, row.owner) for row in rows] == [
         ("session_created", None, "anna"),
@@ -99,16 +100,16 @@ def test_start_stores_every_field(db: DbVerbs) -> None:
 def test_start_of_existing_session_is_refused_and_changes_nothing(db: DbVerbs) -> None:
     """Answer 409 `Session 'X' already exists`."""
     db.start(session_id="mine", agent_name="first")
-    before = (db.count("runs"), db.count("events"), db.session("mine"))
+    before = (db.count("runs"), db.count(RECORDED_EVENTS), db.session("mine"))
 
     assert db.submit(start_submission("mine", agent_name="second")) == [SessionExists("mine")]
-    assert (db.count("runs"), db.count("events"), db.session("mine")) == before
+    assert (db.count("runs"), db.count(RECORDED_EVENTS), db.session("mine")) == before
 
 
 def test_resume_of_unknown_session_is_refused_and_leaves_nothing(db: DbVerbs) -> None:
     """Answer 404 `Session 'X' not found`."""
     assert db.submit(resume_submission("nobody")) == [NotFound("session", "nobody")]
-    assert (db.count("runs"), db.count("sessions"), db.count("events")) == (0, 0, 0)
+    assert (db.count("runs"), db.count("sessions"), db.count(RECORDED_EVENTS)) == (0, 0, 0)
 
 
 def test_session_of_another_owner_is_not_found_for_resume_and_parent(db: DbVerbs) -> None:

@@ -31,7 +31,9 @@ class Heard:
         self.confirmations = 0
 
     def handlers(self) -> MessageHandlers:
-        return MessageHandlers(self.assignments.extend, self.heads.append, self.rechecks.extend, self.confirm)
+        return MessageHandlers(
+            self.assignments.extend, self.heads.append, self.rechecks.extend, lambda _: None, self.confirm
+        )
 
     def confirm(self) -> None:
         self.confirmations += 1
@@ -188,7 +190,7 @@ async def test_failing_handler_ends_nothing(redis_url: str) -> None:
         if len(heard.assignments) == 1:
             raise RuntimeError("once")
 
-    handlers = MessageHandlers(fail_once, heard.heads.append, heard.rechecks.extend, heard.confirm)
+    handlers = MessageHandlers(fail_once, heard.heads.append, heard.rechecks.extend, lambda _: None, heard.confirm)
     subscription = Subscription(Settings(redis_url=redis_url), "web-1", handlers)
     await subscription.start()
     await eventually_async(lambda: heard.confirmed(1))

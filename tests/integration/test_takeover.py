@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.auth.permissions import PERMISSIONS
 from models.core.callers import Role
 from models.expiry.cleanup import upkeep
 from models.expiry.expire import expire
@@ -17,10 +18,11 @@ from tests.support.tenants import CALLS, MARK, Names, answers_as_for_unknown, go
 from tests.support.web import WebClient, WebInThread, served
 
 LEAVE = "DELETE /runners/{runner_id}"
+ABOUT_RUNNERS = {"GET /runner/runs", "POST /runner/heartbeat", "GET /runners/{runner_id}/why-idle", LEAVE}
 # Give both runners the same four values.
 BOX: dict[str, Any] = {"instance_id": "first"}
-# Try reads, forgeries, deletes and reports: every call that names a session or a run.
-ATTACKS = tuple(name for name in CALLS if name not in {"GET /runner/runs", "POST /runner/heartbeat", LEAVE})
+# Try reads, forgeries, deletes and reports: every call that names a session or a run, not those about a runner alone.
+ATTACKS = tuple(name for name in CALLS if name not in ABOUT_RUNNERS and PERMISSIONS[name].allows(Role.RUNNER))
 
 
 @dataclass(frozen=True)

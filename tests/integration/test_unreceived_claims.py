@@ -140,7 +140,7 @@ def test_claim_answered_into_dead_connection_goes_to_next_poll(
             assert beaten.status_code == 200
         tick(db)
         web.recheck()
-        (run,) = again.result(15).json()["runs"]
+        (run,) = again.result(30).json()["runs"]
     assert (run["run_id"], run["claim_token"] == lost_token) == (run_id, False)
     late = {"runner_id": runner_id, "claim_token": lost_token}
     assert client.post(f"/runner/runs/{run_id}/started", late).status_code == 409

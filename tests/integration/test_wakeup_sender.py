@@ -10,7 +10,7 @@ import pytest
 from dramatiq import Message
 from redis import Redis
 
-from runtime.names import QUEUE_OF, Actor, hint_key, queue_key
+from runtime.names import QUEUE_OF, Actor, hint_key, queue_key, stored_queue
 from runtime.redis_client import FAILED, sync_client
 from runtime.settings import Settings
 from runtime.wakeups import HINT_SECONDS, MAX_WAITING_HINTS, ActorWakeups, ActorWakeupSender
@@ -56,7 +56,7 @@ def test_wakeup_becomes_message_for_actor_of_that_name(client: Redis, actor: Act
     assert ActorWakeupSender(client).send(actor)
 
     (message,) = waiting(client, actor)
-    assert (message.queue_name, message.args, message.kwargs) == (QUEUE_OF[actor], (), {})
+    assert (message.queue_name, message.args, message.kwargs) == (stored_queue(actor), (), {})
 
 
 def fetch(client: Redis, actor: Actor) -> None:
@@ -186,3 +186,29 @@ async def _answers(client: Redis) -> bool:
         return bool(client.ping())
     except FAILED:
         return False
+
+
+async def test_next_wakeup_of_an_actor_follows_after_the_interval(
+    client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Send the first at once and the next later; those of other actors do not wait for it."""
+
+    async def is_sent(actor: Actor) -> bool:
+        return len(waiting(client, actor)) == 1
+
+    async with started(redis_url) as wakeups:
+        monkeypatch.setattr(wakeups, "_interval", 3600.0)
+        wakeups.notify(Actor.DISPATCH)
+        await eventually_async(partial(is_sent, Actor.DISPATCH))
+        fetch(client, Actor.DISPATCH)
+        wakeups.notify(Actor.DISPATCH)
+        wakeups.notify(Actor.BROADCAST)
+        await eventually_async(partial(is_sent, Actor.BROADCAST))
+        assert not waiting(client, Actor.DISPATCH)
+        monkeypatch.setattr(wakeups, "_interval", 0.01)
+        wakeups._next_at.clear()
+        wakeups.notify(Actor.CALLBACKS)
+        await eventually_async(partial(is_sent, Actor.DISPATCH))
+        fetch(client, Actor.DISPATCH)
+        wakeups.notify(Actor.DISPATCH)
+        await eventually_async(partial(is_sent, Actor.DISPATCH))

@@ -24,7 +24,9 @@ BODIES: dict[Counted, dict[str, Any]] = {
     Counted.SUBMISSIONS: {"runs": [{"type": "start_session", "parameters": PROMPT}]},
     Counted.EVENTS: EVENT,
 }
-WRITES = sorted(name for name in PERMISSIONS if not name.startswith("GET "))
+# A sign-in names its caller in the body.
+SIGN_IN = "POST /console/session"
+WRITES = sorted(name for name in PERMISSIONS if not name.startswith("GET ") and name != SIGN_IN)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 
 def call(client: WebClient, name: str, body: Any) -> int:
     method, _, path = name.partition(" ")
-    for part in ("run_id", "session_id", "runner_id"):
+    for part in ("run_id", "session_id", "runner_id", "key_id", "bulk_id"):
         path = path.replace(f"{{{part}}}", "s")
     return client.http.request(method, path, json=body).status_code
 
@@ -64,6 +66,13 @@ def test_runner_writes_are_delayed_except_submissions(
     refused = {name for name, codes in found.items() if 429 in codes}
     assert refused == {name for name in runs if PERMISSIONS[name].counted is Counted.SUBMISSIONS}
     assert len(runs) > 10
+
+
+def test_sign_ins_count_as_changes_of_their_caller(web: WebInThread, db: DbVerbs) -> None:
+    headers = {"X-Coordinator-Console": "1", "Sec-Fetch-Site": "same-origin"}
+    for key in (make_key(db, Role.USER, "ann"), make_key(db, Role.USER, "bob")):
+        codes = [web.client.http.post("/console/session", json={"api_key": key}, headers=headers) for _ in range(3)]
+        assert [answer.status_code for answer in codes] == [200, 200, 429]
 
 
 def test_bytes_of_events_are_counted_over_all_sessions_of_caller(settings: Settings, db: DbVerbs) -> None:

@@ -14,6 +14,10 @@ ENUMS = [
     ("sessions", "last_outcome"),
     ("api_keys", "role"),
     ("stream_tickets", "role"),
+    ("console_sessions", "role"),
+    ("bulk_jobs", "role"),
+    ("bulk_jobs", "action"),
+    ("bulk_jobs", "state"),
 ]
 
 
@@ -22,6 +26,11 @@ def test_column_rejects_other_words(db: DbVerbs, table: str, column: str) -> Non
     db.start()
     db.rows("INSERT INTO api_keys (key_id, secret_hash, role) VALUES ('k', 'h', 'admin')")
     db.rows("INSERT INTO stream_tickets (ticket_hash, role, filters, expires_at) VALUES ('h', 'admin', '{}', now())")
+    db.rows("INSERT INTO console_sessions (session_hash, role, expires_at) VALUES ('h', 'admin', now())")
+    db.rows(
+        "INSERT INTO bulk_jobs (bulk_id, caller, role, action, state, total, expires_at)"
+        " VALUES ('b', '', 'admin', 'stop', 'prepared', 1, now())"
+    )
     with pytest.raises(IntegrityError, match="violates check constraint"):
         db.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 

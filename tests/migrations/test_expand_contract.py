@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
-from models.schema.migrate import MIGRATIONS
+from models.schema.revisions import MIGRATIONS
 
 # Statements that break version N-1, or that lock a table for as long as it is large.
 BREAKS = {
@@ -106,8 +106,8 @@ SQUAWK = Path(sys.executable).with_name("squawk")
 NOT_ASKED = "require-statement-timeout,require-lock-timeout,prefer-bigint-over-int,prefer-robust-stmts"
 # Checked more precisely above: a concurrent index is alone in its block, and only contractions drop.
 NOT_ASKED += ",transaction-nesting,ban-uncommitted-transaction,ban-drop-constraint"
-# Ordinary index on a table that nothing had written before.
-ACCEPTED = {("0003", "child_results")}
+# Ordinary index on a table that nothing had written before; a column that no version reads unless it has looked for it.
+ACCEPTED = {("0003", "child_results"), ("0019", "ban-drop-not-null")}
 
 BLOCK = "COMMIT; SET lock_timeout = 0; {}; RESET lock_timeout; BEGIN;"
 
@@ -142,7 +142,7 @@ def test_migrations_pass_squawk(tmp_path: Path) -> None:
     found = [
         (Path(each["file"]).stem, each["rule_name"], each["line"])
         for each in json.loads(done.stdout)
-        if (Path(each["file"]).stem, "child_results") not in ACCEPTED
+        if not {(Path(each["file"]).stem, part) for part in ("child_results", each["rule_name"])} & ACCEPTED
     ]
 
     assert found == []
@@ -225,7 +225,7 @@ def test_contraction_only_removes(sql: str) -> None:
 
 
 def test_revision_names_sort_in_their_order() -> None:
-    """Comparing names tells an older schema from a newer one (models.schema.migrate.schema_fault)."""
+    """Comparing names tells an older schema from a newer one (models.schema.revisions.schema_fault)."""
     numbers = [revision.number for revision in revisions()]
     files = sorted(path.stem for path in (MIGRATIONS / "versions").glob("*.py"))
 

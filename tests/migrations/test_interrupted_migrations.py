@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from models.schema.migrate import downgrade, newest_revision, revision, schema_fault, upgrade
+from models.schema.migrate import downgrade, upgrade
+from models.schema.revisions import newest_revision, revision, schema_fault
 from testkit.servers import new_directory
 from testkit.waiting import eventually
 from tests.support.catalog import shape
@@ -75,7 +76,7 @@ def test_killed_migration_is_finished_by_the_next(
     process = release.migrate(url)
     eventually(lambda: watch.execute(WAITING).scalar_one(), 30, what="it waits in the middle of 0003")
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     other.close()
     eventually(lambda: watch.execute(UNLOCKED).scalar_one(), what="its lock is gone")
     assert revision(watch) in {"0002", "0003"}
@@ -119,7 +120,7 @@ def test_index_with_interrupted_build_is_rebuilt(
     process = release.migrate(url)
     (builder,) = eventually(lambda: watch.execute(BUILDERS).all(), 30, what="the build waits for older transactions")
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     watch.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": builder.pid})
     eventually(lambda: not watch.execute(BUILDERS).all(), what="the build has ended")
     assert watch.execute(INVALID).scalar_one() == 1

@@ -10,7 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, text
 
-from models.schema.migrate import HEAD_LOCK, MIGRATIONS, MigrationBusy, downgrade, newest_revision, revision, upgrade
+from models.schema.migrate import HEAD_LOCK, MigrationBusy, downgrade, upgrade
+from models.schema.revisions import MIGRATIONS, newest_revision, revision
 from models.schema.tables import metadata
 from tests.support.catalog import shape
 
@@ -124,4 +125,4 @@ def test_numbering_function_has_its_own_settings(engine: Engine) -> None:
     """Keep out clients' lock timeouts, so that no waiting client holds the head of the feed, and bitmap scans."""
     with engine.connect() as connection:
         settings = connection.execute(text("SELECT proconfig FROM pg_proc WHERE proname = 'sequence_feed'")).scalar()
-    assert set(settings or ()) == {"enable_bitmapscan=off", "lock_timeout=2s"}
+    assert set(settings or ()) == {"enable_bitmapscan=off", "enable_seqscan=off", "jit=off", "lock_timeout=2s"}

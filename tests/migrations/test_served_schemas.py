@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from models.schema.migrate import downgrade, newest_revision, upgrade
+from models.schema.migrate import downgrade, upgrade
+from models.schema.revisions import newest_revision
 from testkit.cluster import Cluster, Process
 from testkit.servers import new_directory
 from testkit.waiting import eventually
@@ -50,7 +51,7 @@ def test_worker_waiting_for_the_schema_ends_on_sigterm(cluster: Cluster, url: st
     """End in order, with exit code 0."""
     downgrade(url, "base")
     worker = cluster.start_worker(wait=False)
-    eventually(lambda: "the schema is at nothing" in worker.log(), 20)
+    eventually(lambda: "the schema is at nothing" in worker.log())
     worker.terminate()
 
     assert worker.wait() == 0

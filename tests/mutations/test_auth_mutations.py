@@ -189,7 +189,7 @@ def test_stream_left_open_after_revocation_is_noticed(
 def test_reusable_ticket_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look the ticket up instead of deleting it."""
     kept = text("""
-        SELECT t.ticket_hash, t.role, t.owner, t.key_id, CAST(t.filters AS text) AS filters, true AS in_time,
+        SELECT t.ticket_hash, t.role, t.owner, t.key_id, t.session_hash, CAST(t.filters AS text) AS filters, true AS in_time,
             CAST(NULL AS float) AS lives_for
         FROM stream_tickets t WHERE t.ticket_hash = ANY(CAST(:hashes AS text[]))
     """)

@@ -52,7 +52,7 @@ def test_events_that_lock_their_session_first_are_noticed(db: DbVerbs, monkeypat
 
 def test_claim_without_lock_and_status_guard_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two claims that read the same run both take it."""
-    guards = {" AND r.status = 'pending' AND r.ready": "", "FOR NO KEY UPDATE SKIP LOCKED": ""}
+    guards = {" AND coalesce(r.status = 'pending' AND r.ready, false)": "", "FOR NO KEY UPDATE SKIP LOCKED": ""}
     break_statement(monkeypatch, claim, "_TAKE_RUNS", guards)
     notices(lambda one: test_claims.test_same_candidates_go_to_different_claims(one, 8), db, "given to more than one")
 
@@ -79,7 +79,7 @@ def test_missing_second_claim_is_noticed(db: DbVerbs, monkeypatch: pytest.Monkey
 
 def test_dispatch_that_does_not_lock_waiting_rows_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers, or a worker and the poll itself, would each give it a run."""
-    break_statement(monkeypatch, dispatch, "_LOCK_SOME", {"FOR UPDATE SKIP LOCKED": ""})
+    break_statement(monkeypatch, dispatch, "_LOCK_SOME", {"FOR UPDATE OF w SKIP LOCKED": ""})
     notices(test_claims.test_two_workers_give_a_poll_one_run, db, "after ")
 
 

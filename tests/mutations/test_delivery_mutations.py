@@ -110,7 +110,8 @@ def web_on(settings: Settings, proxy: PostgresProxy) -> Iterator[Callable[[], We
     serving: list[Any] = []
 
     def serve() -> WebInThread:
-        context = served(settings.model_copy(update={"database_url": proxy.url, "prepare_statements": False}))
+        own = {"database_url": proxy.url, "prepare_statements": False, "fast_paths": False}
+        context = served(settings.model_copy(update=own))
         web = context.__enter__()
         serving.append(context)
         until_ready(web)
@@ -206,15 +207,12 @@ def test_ignored_disconnect_is_noticed(
 ) -> None:
     """As behind a BaseHTTPMiddleware: the poll continues and takes a run for no client."""
 
-    async def deaf(*_: Any) -> None:
-        pass
-
     def suspended(self: hangup.Client, request: Request) -> None:
         listen(self, request)
         self._is_closing = self.gone.done
 
     listen = hangup.Client.__init__
-    monkeypatch.setattr(hangup, "_watch", deaf)
+    monkeypatch.setattr(hangup.Client, "leave", lambda _: None)
     monkeypatch.setattr(hangup.Client, "__init__", suspended)
     with pytest.raises(AssertionError, match="taken along"):
         disconnected_client_takes_no_run(db, web_on())

@@ -1,16 +1,18 @@
 """Break one mechanism of promise 4 in an ending web process on purpose: its scenario must notice."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import IncompleteRead
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Scope
 
+from app import application
 from app.lifecycle.drain import Drain
 from app.polls.held import Polls
-from app.shutdown_response import ShutdownResponse
 from runtime.settings import Settings
 from testkit.feed_follower import Message, open_stream
 from tests.support.web import WebInThread, served, until_ready
@@ -73,10 +75,10 @@ def test_shutdown_without_drain_is_noticed(web: WebInThread, monkeypatch: pytest
 def no_shutdown_response(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer nothing that shutdown cancels: this net below the drain would hide that the drain is broken."""
 
-    async def pass_on(self: ShutdownResponse, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+    def pass_on(_: Scope) -> Response:
+        raise asyncio.CancelledError
 
-    monkeypatch.setattr(ShutdownResponse, "__call__", pass_on)
+    monkeypatch.setattr(application, "shutdown_response", pass_on)
 
 
 @pytest.mark.usefixtures("no_shutdown_response")

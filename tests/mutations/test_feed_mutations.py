@@ -14,9 +14,10 @@ from models.feed.pages import SHOWN, FeedFilter
 from models.schema.tables import events, feed_head
 from runtime.settings import Settings
 from testkit.feed_follower import open_stream
+from tests.integration import test_numbering_of_batches
 from tests.races import test_numbering
 from tests.support.db_verbs import DbVerbs
-from tests.support.mutation import break_function
+from tests.support.mutation import Scenario, break_function, notices
 from tests.support.web import WebInThread, served, until_ready
 
 
@@ -30,7 +31,7 @@ def web(settings: Settings) -> Iterator[WebInThread]:
 def test_numbering_without_locking_events_is_noticed(db: DbVerbs) -> None:
     """A row deleted meanwhile takes its position with it."""
     break_function(db, "sequence_feed", {"LIMIT batch FOR NO KEY UPDATE": "LIMIT batch"})
-    with pytest.raises(AssertionError, match="not every position"):
+    with pytest.raises(AssertionError, match="10 == 9"):
         test_numbering.test_event_deleted_while_it_is_numbered_leaves_no_hole(db)
 
 
@@ -79,3 +80,29 @@ def test_streams_without_drain_are_noticed(web: WebInThread, monkeypatch: pytest
     monkeypatch.setattr(web.app.state.drain, "_listeners", [])
     with pytest.raises(AssertionError, match="cut without a word"):
         streams_end_whole(web)
+
+
+@pytest.mark.parametrize(
+    ("part", "broken", "scenario"),
+    [
+        (
+            "sum(events) OVER (ORDER BY first_id)",
+            "sum(events) OVER (ORDER BY first_id DESC)",
+            test_numbering_of_batches.test_limited_pass_leaves_what_stands_behind,
+        ),
+        (
+            "FROM placed WHERE place IS NULL ORDER BY pos",
+            "FROM placed WHERE place IS NULL ORDER BY pos LIMIT batch",
+            test_numbering_of_batches.test_pass_numbers_the_last_batch_wholly,
+        ),
+        (
+            "row_number() OVER (ORDER BY id)",
+            "row_number() OVER (ORDER BY id DESC)",
+            test_numbering_of_batches.test_batches_and_single_events_are_numbered_in_one_order,
+        ),
+    ],
+    ids=["youngest batches first", "a batch cut at the limit", "positions against the order of ids"],
+)
+def test_broken_numbering_of_batches_is_noticed(db: DbVerbs, part: str, broken: str, scenario: Scenario) -> None:
+    break_function(db, "sequence_feed", {part: broken})
+    notices(scenario, db)

@@ -107,7 +107,7 @@ def commit_missed_by_a_pass_sends_another_wakeup(db: DbVerbs, context: WorkerCon
 
 @pytest.fixture
 def web(settings: Settings) -> Iterator[WebInThread]:
-    with served(settings) as web:
+    with served(settings.model_copy(update={"fast_paths": False})) as web:
         until_ready(web)
         yield web
 

@@ -14,6 +14,8 @@ from coordinator_client import transport
 from coordinator_client.errors import Refused
 from devserver.supervisor import ROOT
 from testkit.answering_proxy import ANSWERS
+from testkit.waiting import eventually
+from tests.support.coordination import is_alive
 
 
 async def proxy_answer_is_not_the_coordinators() -> None:
@@ -76,6 +78,55 @@ def daemon_ends_with_its_job(path: Path, broken: str = "pass") -> None:
 def test_daemon_ends_with_its_job(tmp_path: Path) -> None:
     """Run the scenario unbroken."""
     daemon_ends_with_its_job(tmp_path / "left")
+
+
+# End the runner when its process runs and before it has noted that.
+KILLED_WHILE_STARTING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from runner.descendants import Descendants
+from runner.process import Process
+from tests.support.jobs import in_session, pid_in
+def begun(self, group, mark):
+    pid_in(Path(sys.argv[1]))
+    os.kill(os.getpid(), signal.SIGKILL)
+Descendants.begun = begun
+async def main():
+    exec(sys.argv[2])
+    descendants = Descendants()
+    descendants.start()
+    command = in_session(Path(sys.argv[1]))
+    await Process.start(command, environment={"PATH": "/usr/bin:/bin"}, directory="/", descendants=descendants)
+asyncio.run(main())
+"""
+
+
+def job_ends_with_the_runner_that_starts_it(path: Path, broken: str = "pass") -> None:
+    """Check that the guard knows a job before the runner knows its process group."""
+    command = [sys.executable, "-c", KILLED_WHILE_STARTING, str(path), broken]
+    assert subprocess.run(command, cwd=ROOT, timeout=120, check=False).returncode == -signal.SIGKILL
+    pid = int(path.read_text())
+    try:
+        # The mutated guard ends at once: it has nothing to look for.
+        eventually(lambda: not is_alive(pid), 10, what="the end of the job")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_job_ends_with_the_runner_that_is_killed_while_starting_it(tmp_path: Path) -> None:
+    """Run the scenario unbroken."""
+    job_ends_with_the_runner_that_starts_it(tmp_path / "job")
+
+
+def test_guard_that_is_told_after_the_start_is_noticed(tmp_path: Path) -> None:
+    """The job would go on, and run a second time elsewhere."""
+    with pytest.raises(AssertionError, match="the end of the job"):
+        job_ends_with_the_runner_that_starts_it(
+            tmp_path / "job",
+            "tell = Descendants._tell_guard; "
+            "Descendants._tell_guard = lambda self, line: None if line[0] == '?' else tell(self, line)",
+        )
 
 
 @pytest.mark.parametrize(

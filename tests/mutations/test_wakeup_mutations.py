@@ -9,10 +9,11 @@ import app.polls.wakeups
 import workers.poll_wakeups
 from app.polls.poll import Poll, PollState
 from app.polls.recheck import Recheck
+from app.polls.woken import WokenPolls
 from app.writes import queues
 from models.claims.polls import answer_polls, claim_parked
 from runtime.settings import Settings
-from tests.integration import test_poll_wakeups
+from tests.integration import test_poll_wakeups, test_submission_wakeups
 from tests.integration.test_poll_orders import STOP, is_told
 from tests.integration.test_poll_wakeups import Pair, pair
 from tests.support.db_verbs import DbVerbs
@@ -78,6 +79,7 @@ def test_wakeup_forgotten_by_a_busy_poll_is_noticed(
     def name_waiting_ones(self: Recheck, polls: Mapping[str, Poll]) -> None:
         name(self, {poll_id: poll for poll_id, poll in polls.items() if poll.state is PollState.WAITING})
 
+    monkeypatch.setattr(queues, "claim_plain_parked", test_poll_wakeups.left_to_the_verb)
     monkeypatch.setattr(queues, "claim_parked", test_poll_wakeups.held_up(claim_parked))
     monkeypatch.setattr(Recheck, "name", name_waiting_ones)
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
@@ -89,6 +91,7 @@ def test_undelivered_answer_counted_as_delivered_is_noticed(
     settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, *, leave: bool
 ) -> None:
     """Its client had gone before the first byte."""
+    monkeypatch.setattr(queues, "answer_plain_polls", test_poll_wakeups.left_to_the_verb)
     monkeypatch.setattr(queues, "answer_polls", test_poll_wakeups.held_up(answer_polls))
     monkeypatch.setattr(queues, "mark_undelivered", lambda _, items: list(items))
     with pair(settings) as both, pytest.raises(AssertionError, match="not told"):
@@ -105,3 +108,21 @@ def test_undelivered_answer_counted_as_delivered_is_noticed(
 def test_stop_that_finds_no_instance_of_the_poll_is_noticed(db: DbVerbs, order: tuple[Step, ...]) -> None:
     """A poll would wait beside a stop that no instance was told of."""
     assert not is_told(db, order)
+
+
+def test_run_kept_from_dispatch_after_its_poll_was_woken_in_vain_is_noticed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep would find it two seconds later."""
+    monkeypatch.setattr(WokenPolls, "_leave", lambda *_: None)
+    with test_submission_wakeups.pair(settings) as both, pytest.raises(AssertionError, match="left without a run"):
+        test_submission_wakeups.full_runner_leaves_run_to_another(both, settings, wait=2)
+
+
+def test_message_about_a_busy_poll_that_is_dropped_is_noticed(
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WokenPolls, "wake", lambda *_: [])
+    monkeypatch.setattr(test_submission_wakeups, "WAIT_SECONDS", 2)
+    with test_submission_wakeups.pair(settings) as both, pytest.raises(AssertionError, match="left without a run"):
+        test_submission_wakeups.test_message_about_busy_poll_wakes_another_one(both, db)

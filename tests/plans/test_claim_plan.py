@@ -1,16 +1,23 @@
 """Check the cost of claims and polls: by the runs they take, never by the queue's length."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, text
 
-from models.claims import ageing, claim, delivery, dispatch, matching, parking, poll_stops, polls, watermarks
+from models.claims import (
+    ageing,
+    claim,
+    delivery,
+    dispatch,
+    matching,
+    parking,
+    poll_stops,
+    polls,
+    watermarks,
+)
 from models.claims.watermarks import HIGHEST, LOWEST
 from models.state import session_status, transitions
-from testkit.servers import PostgresOfTests
-from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
 
 MINE, BLOCKED, DELAYED = 1, 2, 3
@@ -18,7 +25,7 @@ PROFILES = 200
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
 
 # 60,000 runs: ended, not matching, delayed, some in hand; 20 of each of the other 198 profiles.
-_FILL = """
+FILL = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO demand_profiles (hash, tags) SELECT 'hash ' || n, '{}' FROM generate_series(1, 10000) n;
 INSERT INTO runners (runner_id, hostname, project_dir, executor_profile, tags, told_interval, capacity)
@@ -48,21 +55,6 @@ INSERT INTO stop_commands (runner_id, registration, session_id, deadline_at)
 SELECT 'lnch_' || n, n, 'ses_' || n, now() FROM generate_series(1, 10000) n WHERE n <> 900;
 ANALYZE;
 """
-
-
-@pytest.fixture(scope="module")
-def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
-    """Fill a database with 60,000 runs and fresh statistics."""
-    with filled_database(postgres, _FILL) as engine:
-        yield engine
-
-
-@pytest.fixture
-def conn(crowded: Engine) -> Iterator[Connection]:
-    """Open a transaction that is rolled back."""
-    with crowded.connect() as connection:
-        yield connection
-        connection.rollback()
 
 
 def looking(profile_ids: list[int], most: int = 9, floor: str | None = None) -> dict[str, Any]:
@@ -219,7 +211,20 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
         {"seen": 86_400, "after": "waiting_2", "most": 5},
         {"waiting_polls": ("pk_waiting_polls", 5)},
     ),
-    "locking some": (dispatch._LOCK_SOME, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
+    "polls parked last": (
+        dispatch._RECENT,
+        {"seen": 86_400, "instance": "web-2", "most": 5},
+        {
+            "waiting_polls": ("pk_waiting_polls", 5),
+            "runners": ("pk_runners", 5),
+            "runs": ("ix_runs_in_hand", 5 * 4),
+        },
+    ),
+    "locking some": (
+        dispatch._LOCK_SOME,
+        {"polls": ["waiting_1"], "runner_ids": ["lnch_2"]},
+        {"waiting_polls": ("pk_waiting_polls", 1), "runners": ("pk_runners", 1)},
+    ),
     "unparking": (parking._UNPARK, {"polls": ["waiting_1"]}, {"waiting_polls": ("pk_waiting_polls", 1)}),
     "finding profiles": (
         matching._FIND,
@@ -302,7 +307,7 @@ def test_moving_a_run_touches_that_run_only(conn: Connection, way: str) -> None:
 
 
 # Two bursts; ANALYZE ran between them, when the first had ended.
-_BURSTS = """
+BURSTS = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO sessions (session_id, incarnation, status) SELECT 'ses_' || n, n, 'pending' FROM generate_series(1, 40000) n;
 INSERT INTO runs (run_id, session_id, session_seq, type, parameters, execution_mode, demands, profile_id, status, ready,
@@ -322,6 +327,6 @@ SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || n, 1, 'start_session', '{}'
 def test_burst_is_claimed_well_with_statistics_of_an_empty_queue(engine: Engine, way: str) -> None:
     """Nothing was pending at the last ANALYZE: every index of ready runs looks empty to the planner."""
     with engine.begin() as conn:
-        conn.execute(text(_BURSTS))
+        conn.execute(text(BURSTS))
         assert candidates(conn, looking([MINE]), way=way).touched("runs") == 0
         assert candidates(conn, looking([BLOCKED, 7], most=9), way=way).touched("runs") <= 9

@@ -9,7 +9,7 @@ from sqlalchemy import TextClause, create_engine, text
 
 from models.claims import fleet
 from models.expiry import match_deadlines, outages, runners, runs
-from models.feed import append, timeline
+from models.feed import append, run_timeline, timeline
 from models.feed.event_counts import bounds
 from models.runners import departure, heartbeat, listing
 from models.runs import results
@@ -80,8 +80,8 @@ def test_no_candidate_query_of_expiry_scans_runs_or_sessions(busy: DbVerbs, way:
         (match_deadlines, "_DUE", "ix_runs_unmatched"),
         (match_deadlines, "_EXCLUDED", "ix_runs_unmatched"),
         (runs, "_SPENT_CLAIMS", "ix_runs_claim_deadline"),
-        (runs, "_TIMED_OUT", "ix_runs_run_deadline"),
-        (runs, "_OVERDUE_STOPS", "ix_runs_run_deadline"),
+        (runs, "_TIMED_OUT", "ix_runs_timed"),
+        (runs, "_OVERDUE_STOPS", "ix_runs_timed"),
         (runners, "_SESSIONS_WITHOUT_HOLDER", "ix_sessions_live"),
         (runners, "_UNHELD", "ix_runs_unheld"),
     ],
@@ -120,8 +120,12 @@ def test_page_of_events_comes_from_its_session_alone(busy: DbVerbs, way: str) ->
     """Read in feed order, without sorting events of other sessions."""
     for run_id in (None, "run_old_7"):
         values = {"session_id": "old_7", "owner": None, "run_id": run_id, "after": 0, "most": 500, "bytes": 1 << 20}
-        assert scanned(busy, timeline._LIST, values, way=way) & LARGE == set()
-        assert "ix_events_session" in indexes(busy, timeline._LIST, values, way=way)
+        values |= {"before": timeline.ENDLESS}
+        for statement in (timeline._FORWARDS, timeline._BACKWARDS):
+            assert scanned(busy, statement, values, way=way) & LARGE == set()
+            assert "ix_events_session" in indexes(busy, statement, values, way=way)
+    steps = {"session_id": "old_7", "run_id": "run_old_7", "most": 100}
+    assert scanned(busy, run_timeline._STEPS, steps, way=way) & LARGE == set()
 
 
 @WAYS

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import TextClause, create_engine, text
 from sqlalchemy.dialects import postgresql
 
-from models.feed import sequence
+from models.feed import sequence, timeline
 from models.feed.pages import EVERYTHING, SPAN, FeedFilter, _page
 from testkit.servers import PostgresOfTests
 from tests.support.db_verbs import DbVerbs
@@ -94,6 +95,16 @@ def test_reading_the_head_touches_one_event(long_history: DbVerbs, way: str) -> 
     assert plan.touched("events") <= 1
 
 
+@WAYS
+def test_look_before_a_pass_touches_one_event(long_history: DbVerbs, way: str) -> None:
+    """Every commit of a web process may cause one."""
+    with long_history.engine.connect() as connection:
+        plan = explain(connection, sequence._NUMBER_UNLESS_BUSY, {}, way=way)
+        connection.rollback()
+    assert plan.indexes("events") == {"ix_events_unnumbered"}
+    assert plan.touched("events") <= 1
+
+
 def test_numbering_reads_unnumbered_events_only(long_history: DbVerbs) -> None:
     """Use the small index of events without a position, above the watermark."""
     statement = text(
@@ -104,6 +115,64 @@ def test_numbering_reads_unnumbered_events_only(long_history: DbVerbs) -> None:
         connection.rollback()
     assert plan.indexes("events") == {"ix_events_unnumbered"}
     assert plan.touched("events") == 50
+
+
+FILL_BATCHES = """
+    INSERT INTO unnumbered_batches
+        (first_id, ids, kinds, session_ids, owners, run_ids, event_types, frames, created_at)
+    SELECT n, ARRAY[n], ARRAY['event'], ARRAY['s' || n % 500], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL],
+        CAST(ARRAY['{}'] AS json[]), now()
+    FROM generate_series(1, 20000) n
+"""
+
+
+def test_pass_reads_no_more_batches_than_it_numbers(db: DbVerbs) -> None:
+    """Neither when the table was empty at the last look of the planner."""
+    db.rows(FILL_BATCHES)
+    with db.engine.connect() as connection:
+        assert connection.execute(text("SELECT sequence_feed(100)")).scalar_one() == 100
+        read = text("SELECT pg_stat_get_xact_tuples_returned(CAST('pk_unnumbered_batches' AS regclass))")
+        assert 100 <= connection.execute(read).scalar_one() < 200
+        scanned = text("SELECT pg_stat_get_xact_tuples_returned(CAST('unnumbered_batches' AS regclass))")
+        assert connection.execute(scanned).scalar_one() == 0
+        connection.rollback()
+
+
+TIMELINE = {
+    "session_id": "s7",
+    "owner": None,
+    "run_id": None,
+    "after": 0,
+    "before": timeline.ENDLESS,
+    "most": None,
+    "bytes": 1,
+}
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (sequence._LOOK, {"age": 1.0}),
+        (timeline._FORWARDS, TIMELINE),
+        (timeline._BACKWARDS, TIMELINE),
+    ],
+    ids=["the head", "a timeline", "its end"],
+)
+def test_reads_of_waiting_batches_begin_above_the_watermark(
+    db: DbVerbs, statement: TextClause, values: dict[str, Any], way: str
+) -> None:
+    """A pinned horizon may keep the entries of many batches that are gone."""
+    db.rows(FILL_BATCHES)
+    db.rows("UPDATE feed_head SET numbered_below = 19950")
+    db.rows("SELECT setval('events_id_seq', 20000)")
+    db.start(session_id="s7")
+    analyze(db)
+    with db.engine.connect() as connection:
+        plan = explain(connection, statement, values, way=way)
+        connection.rollback()
+    assert plan.indexes("unnumbered_batches") == {"pk_unnumbered_batches"}
+    assert plan.touched("unnumbered_batches") <= 60
 
 
 def test_pass_reads_no_more_of_backlog_than_it_numbers(db: DbVerbs) -> None:

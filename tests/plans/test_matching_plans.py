@@ -1,12 +1,11 @@
 """Check that the sweep of unmatched runs costs by the runs that are due, never by the runs that wait."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from models.claims import fleet
 from models.core.callers import ADMIN
@@ -14,8 +13,6 @@ from models.expiry import match_deadlines
 from models.expiry.match_deadlines import MOST_EXCLUDED
 from models.runs import lists
 from models.state.runs import get_run
-from testkit.servers import PostgresOfTests
-from tests.support.filled_database import filled_database
 from tests.support.query_plans import Plan, explain
 
 WAYS = pytest.mark.parametrize("way", ["custom", "generic"])
@@ -23,7 +20,7 @@ MATCHED, LATELY, LONG = 1, 2, 3
 
 # 15,000 ready runs each of a matched profile, of one unmatched for 10 s and of one unmatched for an hour, all of them
 # ready for two hours; 20 no-match timeouts from 100 s to 2,000 s; 900 runs of the last profile are younger than theirs.
-_FILL = """
+FILL = """
 ALTER TABLE runs SET (autovacuum_enabled = off);
 INSERT INTO demand_profiles (hash, tags, unmatched_since) SELECT 'hash ' || n, '{}', CASE WHEN n > 3 THEN NULL
     WHEN n = 2 THEN now() - interval '10 seconds' WHEN n = 3 THEN now() - interval '1 hour' END
@@ -40,21 +37,6 @@ SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || n, 1, 'start_session', '{}'
 FROM generate_series(1, 45900) n;
 ANALYZE;
 """
-
-
-@pytest.fixture(scope="module")
-def crowded(postgres: PostgresOfTests) -> Iterator[Engine]:
-    """Fill a database with 45,900 ready runs and fresh statistics."""
-    with filled_database(postgres, _FILL) as engine:
-        yield engine
-
-
-@pytest.fixture
-def conn(crowded: Engine) -> Iterator[Connection]:
-    """Open a transaction that is rolled back."""
-    with crowded.connect() as connection:
-        yield connection
-        connection.rollback()
 
 
 def now(conn: Connection) -> Any:

@@ -106,7 +106,7 @@ def test_runner_works_with_key_and_hides_it_from_its_command(cluster: Cluster, d
     script = "import os; print([name for name in os.environ if 'TOKEN' in name])"
     runner = cluster.start("runner", ["runner", "--url", url, "--", sys.executable, "-uc", script], {"token": token})
     run = client.submit()
-    eventually(lambda: client.status(run["run_id"]) == "completed", 20, what=runner.log())
+    eventually(lambda: client.status(run["run_id"]) == "completed", what=runner.log())
     events = client.get(f"/sessions/{run['session_id']}/events").json()["events"]
     assert [event["content"][0]["text"] for event in events if event["event_type"] == "message"] == ["[]"]
     assert token not in runner.log()
@@ -118,14 +118,14 @@ def test_runner_with_rejected_key_exits_with_reason(cluster: Cluster, db: DbVerb
     url = cluster.start_web(auth=1).url
     token = make_key(db, Role.USER, "ann")
     runner = cluster.start("runner", ["runner", "--url", url, "--", "true"], {"token": token})
-    assert runner.wait(20) == 1
+    assert runner.wait(30) == 1
     assert "403" in runner.log()
 
 
 def test_public_address_needs_authentication_or_insecure_setting(cluster: Cluster) -> None:
     """Require COORDINATOR_INSECURE without credentials."""
     refused = cluster.start("web", ["web", "--host", "0.0.0.0", "--port", "0"])
-    assert refused.wait(20) == 2
+    assert refused.wait(30) == 2
     assert "COORDINATOR_AUTH=1" in refused.log()
     bound = cluster.start("web", ["web", "--host", "0.0.0.0", "--port", "0"], {"auth": 1})
     cluster.wait_until(bound, lambda: "http://0.0.0.0" in bound.log(), "served")

@@ -45,12 +45,12 @@ def test_deployed_runner_works_with_its_token(url: str, ann: WebClient, issuer: 
     eventually(lambda: runner.runner_id, what="registered")
     for prompt, ending in (("now", "completed"), ("sleep 1", "completed"), ("fail", "failed")):
         run = ann.submit(parameters={"prompt": prompt})
-        eventually(lambda run=run, ending=ending: ann.status(run["run_id"]) == ending, 20, what=ending)
+        eventually(lambda run=run, ending=ending: ann.status(run["run_id"]) == ending, what=ending)
         result = ann.get(f"/sessions/{run['session_id']}/result")
         assert result.status_code == (200 if ending == "completed" else 400)
     assert not [entry for entry in runner.ledger() if entry.get("code") in {401, 403}]
     runner.process.send_signal(signal.SIGTERM)
-    assert runner.process.wait(20) == 0
+    assert runner.process.wait(30) == 0
 
 
 def test_deployed_runner_ends_when_its_key_is_revoked(url: str, db: DbVerbs, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_deployed_runner_ends_when_its_key_is_revoked(url: str, db: DbVerbs, tmp
     runner = DeployedRunner(tmp_path / "deployed", url, token=token)
     eventually(lambda: db.one("SELECT count(*) FROM waiting_polls") == 1, what="a parked poll")
     revoke(db, token)
-    assert runner.process.wait(20) != 0
+    assert runner.process.wait(30) != 0
 
 
 @pytest.mark.anyio

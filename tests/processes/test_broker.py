@@ -184,7 +184,7 @@ def test_draining_worker_fetches_nothing_and_requeues_unstarted_messages(redis_u
             eventually(lambda: sorted(second.ended) == [1, 2, 3])
         assert first.begun == [0]
         first.gate.set()
-        stopping.join(20)
+        stopping.join(30)
         assert first.ended == [0]
         assert left(client) == 0
 
@@ -331,12 +331,12 @@ def test_redis_outage_makes_no_worker_dead(own_redis: OwnRedis, monkeypatch: pyt
         eventually(lambda: len(busy.begun + other.begun) == 2)
         client = redis_client(own_redis.url)
         with frozen(own_redis):
-            eventually(lambda: all(consumer._redis_away for consumer in consumers), 20)
+            eventually(lambda: all(consumer._redis_away for consumer in consumers))
         eventually(lambda: not any(consumer._redis_away for consumer in consumers))
         back = time.time()
         beats = f"{broker_of(first).namespace}:__heartbeats__"
         ids = [broker_of(worker).broker_id for worker in (first, second)]
-        eventually(lambda: all((client.zscore(beats, each) or 0) / 1000 > back + 3 for each in ids), 20)
+        eventually(lambda: all((client.zscore(beats, each) or 0) / 1000 > back + 3 for each in ids))
         assert client.llen(queue_key(QUEUE)) == 0
         busy.gate.set()
         other.gate.set()

@@ -1,6 +1,7 @@
 """Client commands as people and scripts call them."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -125,7 +126,8 @@ def test_stop_takes_run_or_session(coordination: Coordination, by: str) -> None:
 def test_errors_are_one_line_with_exit_code(coordination: Coordination) -> None:
     """Exit with 1 for a refusal, 2 for a wrong command line and 3 if no coordinator answers."""
     unknown = coordination.command("run", "run_unknown")
-    assert (unknown.returncode, unknown.stderr) == (1, "coordinator: 404: Run not found\n")
+    assert unknown.returncode == 1
+    assert re.fullmatch(r"coordinator: 404: Run not found \(request [0-9a-f]{16}\)\n", unknown.stderr)
     wrong = coordination.command("submit", "", "--param", "a=1")
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1
@@ -178,3 +180,19 @@ def test_session_of_lost_host_is_resumed_anywhere(coordination: Coordination) ->
     refused = coordination.command("submit", "x", "--session", "other", "--anywhere")
     assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
     assert first["session_id"] == "mine"
+
+
+def test_why_explains_run_and_runner(coordination: Coordination) -> None:
+    """Print one line that says it all; answer JSON to programs and exit code 1 for an unknown id."""
+    submitted = json.loads(coordination.command("submit", "x", "--tag", "gpu", "--json").stdout)
+    shown = coordination.command("why", submitted["run_id"])
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^why +No runner is registered; it fails in 5 min unless one comes$", shown.stdout, re.MULTILINE)
+    offer = {"hostname": "h", "project_dir": "/p", "executor_profile": "e", "executor": {"type": "autonomous"}}
+    runner_id = coordination.ask("POST", "/runner/register", offer)["runner_id"]
+    explained = json.loads(coordination.command("why", submitted["run_id"], "--json").stdout)
+    assert explained["headline"].startswith("0 of 1 runner can take it: 1 lacks tag gpu; it fails in")
+    idle = coordination.command("why", runner_id)
+    assert "1 ready run: 1 demands tag gpu" in idle.stdout, idle.stderr
+    for unknown in ("run_never_was", "lnch_never_was"):
+        assert coordination.command("why", unknown).returncode == 1

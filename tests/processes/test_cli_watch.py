@@ -46,7 +46,7 @@ def watching(urls: Sequence[str], *arguments: str, stdout: Any, stderr: Any) -> 
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 @contextmanager
@@ -79,12 +79,12 @@ class Written:
         def there() -> bool:
             return text in "".join(self.lines()[-1:])
 
-        eventually(there, 20, what=f"{text!r} in the last line")
+        eventually(there, what=f"{text!r} in the last line")
         return self.lines()
 
     def first(self, count: int) -> list[str]:
         """Return the first lines, and ignore later ones."""
-        eventually(lambda: len(self.lines()) >= count, 20, what=f"{count} lines")
+        eventually(lambda: len(self.lines()) >= count, what=f"{count} lines")
         return self.lines()[:count]
 
     def said(self) -> str:
@@ -177,7 +177,7 @@ def test_watch_without_cursor_starts_now(web: WebClient, tmp_path: Path) -> None
             say(web, session_id, "again and again")
             return bool(watch.lines())
 
-        eventually(has_written, 20, every=0.1)
+        eventually(has_written, every=0.1)
         lines = watch.until("again and again")
     assert "long ago" not in "".join(lines)
 
@@ -201,7 +201,7 @@ def test_terminal_gets_colours_but_no_control_sequences_of_runs(web: WebClient) 
 
     try:
         with watching([web.url], "--since", start, stdout=output, stderr=output):
-            eventually(has_shown, 20)
+            eventually(has_shown)
     finally:
         os.close(terminal)
         os.close(output)
@@ -222,7 +222,7 @@ def test_ctrl_c_ends_watch_silently(web: WebClient, tmp_path: Path) -> None:
         say(web, session_id, "hello")
         watch.until("hello")
         watch.process.send_signal(signal.SIGINT)
-        assert watch.process.wait(10) == 130
+        assert watch.process.wait(30) == 130
         assert watch.said() == ""
 
 
@@ -237,7 +237,7 @@ def test_closed_reader_ends_watch(web: WebClient, tmp_path: Path) -> None:
         assert watch.stdout is not None
         assert b"session_created" in watch.stdout.readline()
         watch.stdout.close()
-        assert watch.wait(10) == 0
+        assert watch.wait(30) == 0
     assert (tmp_path / "err").read_text() == ""
 
 

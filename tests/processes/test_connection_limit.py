@@ -28,7 +28,7 @@ class Crowd:
     def __init__(self, url: str, held: ExitStack, number: int = CLIENTS) -> None:
         address = urlsplit(url)
         self.waiting = [
-            held.enter_context(socket.create_connection((str(address.hostname), address.port or 0), timeout=15))
+            held.enter_context(socket.create_connection((str(address.hostname), address.port or 0), timeout=30))
             for _ in range(number)
         ]
         self.answered: list[socket.socket] = []
@@ -74,7 +74,7 @@ def surplus_clients_wait(url: str) -> None:
 
 def pauses(url: str) -> float:
     """Return how often the process stopped accepting, from its metrics."""
-    lines = httpx.get(f"{url}/metrics", headers={"Connection": "close"}, timeout=15).text.splitlines()
+    lines = httpx.get(f"{url}/metrics", headers={"Connection": "close"}, timeout=30).text.splitlines()
     return float(next(line for line in lines if line.startswith("coordinator_accepting_paused_total")).split()[1])
 
 
@@ -95,7 +95,7 @@ def server_with_few_connections(settings: Settings) -> Iterator[str]:
         yield url
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(30)
         listener.close()
 
 
@@ -151,7 +151,7 @@ def test_waiting_clients_of_full_process_are_served_by_successor(cluster: Cluste
         crowd.until_answered(CLIENTS)
         crowd.leave(MOST)
         assert former.wait() == 0
-        assert httpx.get(successor.url + "/health", timeout=10).status_code == 200
+        assert httpx.get(successor.url + "/health", timeout=30).status_code == 200
         assert successor.alive
 
 

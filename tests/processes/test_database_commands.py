@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from models.schema.migrate import newest_revision
+from models.schema.revisions import newest_revision
 from runtime.settings import Settings
 from testkit.ports import own_port
 from tests.support.command import Ended, coordinator

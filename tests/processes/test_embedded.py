@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,10 @@ from devserver.embedded import (
     start_postgres,
     start_redis,
 )
-from runtime.processes import processes_in, read_pid_file
+from runtime.processes import Locked, is_alive, locked, processes_in, read_pid_file
+from testkit.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -63,6 +68,23 @@ def test_data_survives_restart_at_same_address(data_dir: Path) -> None:
     assert client(store_again).get("kept") == "7"
     again.stop()
     store_again.stop()
+
+
+def test_start_waits_for_the_initdb_of_a_killed_start(data_dir: Path) -> None:
+    """An orphan writes to the place where the next start would create its own."""
+    script = "import sys, pathlib, devserver.embedded as e; e.start_postgres(pathlib.Path(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", script, str(data_dir)], cwd=ROOT) as killed:
+        starter = psutil.Process(killed.pid)
+        (initdb,) = eventually(lambda: [one for one in starter.children() if one.name() == "initdb"], what="initdb")
+        initdb.suspend()
+        killed.kill()
+    with pytest.raises(Locked), locked(data_dir / "run" / "postgres.lock"):
+        pass
+    initdb.resume()
+    postgres = start_postgres(data_dir)
+    assert not is_alive(initdb)
+    assert query(postgres, "SELECT 1") == 1
+    postgres.stop()
 
 
 def test_live_server_of_same_data_is_adopted(data_dir: Path) -> None:

@@ -87,7 +87,7 @@ def start_balancer(tmp_path: Path) -> Iterator[StartBalancer]:
             held.callback(process.wait, 10)
             held.callback(process.kill)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            assert httpx.get(f"{url}/health/ready", timeout=20).status_code == 200
+            assert httpx.get(f"{url}/health/ready", timeout=30).status_code == 200
             return url
 
         yield start
@@ -99,7 +99,7 @@ def test_sent_post_is_never_sent_again(start_balancer: StartBalancer, replicas: 
     for replica in replicas:
         replica.dies = True
     for headers in ({}, {"Idempotency-Key": "once"}):
-        assert httpx.post(f"{url}/runs", json=START, headers=headers, timeout=20).status_code == 502
+        assert httpx.post(f"{url}/runs", json=START, headers=headers, timeout=30).status_code == 502
     assert len(replicas[0].seen + replicas[1].seen) == 2
 
 
@@ -107,7 +107,7 @@ def test_get_is_retried_when_its_replica_dies(start_balancer: StartBalancer, rep
     """Repeat it safely: a poll whose replica died equals one that was never sent."""
     url = start_balancer(*(replica.url for replica in replicas))
     replicas[0].dies = True
-    assert [httpx.get(f"{url}/runs", timeout=20).status_code for _ in range(6)] == [200] * 6
+    assert [httpx.get(f"{url}/runs", timeout=30).status_code for _ in range(6)] == [200] * 6
     assert replicas[0].seen
 
 
@@ -116,7 +116,7 @@ def test_unconnected_request_goes_to_another_replica(
 ) -> None:
     """Resend even a POST, which no replica has received, before any health check has noticed."""
     url = start_balancer(f"http://127.0.0.1:{own_port()}", replicas[1].url)
-    assert [httpx.post(f"{url}/runs", json=START, timeout=20).status_code for _ in range(6)] == [200] * 6
+    assert [httpx.post(f"{url}/runs", json=START, timeout=30).status_code for _ in range(6)] == [200] * 6
     assert len(replicas[1].seen) == 6
 
 
@@ -128,13 +128,13 @@ def test_unready_replica_gets_no_requests(start_balancer: StartBalancer, replica
         for replica in replicas:
             replica.seen.clear()
         for _ in range(4):
-            assert httpx.get(f"{url}/runs", timeout=20).status_code == 200
+            assert httpx.get(f"{url}/runs", timeout=30).status_code == 200
         return bool(asked.seen) and not spared.seen
 
     replicas[0].ready = False
-    eventually(lambda: only_asked(replicas[1], replicas[0]), 20, what="all at the ready one")
+    eventually(lambda: only_asked(replicas[1], replicas[0]), what="all at the ready one")
     replicas[0].ready, replicas[1].ready = True, False
-    eventually(lambda: only_asked(replicas[0], replicas[1]), 20, what="all at the other one")
+    eventually(lambda: only_asked(replicas[0], replicas[1]), what="all at the other one")
 
 
 def test_poll_of_client_that_hung_up_ends_behind_balancer(start_balancer: StartBalancer, settings: Settings) -> None:

@@ -44,10 +44,10 @@ def test_proxy_answers_end_neither_run_nor_runner(
         f"import sys; sys.argv.append({str(go)!r})\n{UNTIL_GO}", urls=(proxy.url,)
     )
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: "line 3" in coordination.lines(session_id), 20)
+    eventually(lambda: "line 3" in coordination.lines(session_id))
     proxy.answer(answer)
-    eventually(lambda: proxy.answered("/events") >= 2, 20)
-    eventually(lambda: proxy.answered("/runner/heartbeat") >= 2, 20)
+    eventually(lambda: proxy.answered("/events") >= 2)
+    eventually(lambda: proxy.answered("/runner/heartbeat") >= 2)
     go.touch()
     assert coordination.run(run_id)["status"] == "running"
     proxy.answer()
@@ -66,7 +66,7 @@ def test_runner_repeats_registration_and_start_behind_proxy_answers(
     """Repeat both until a coordinator answers."""
     proxy.answer("json-200")
     runner = coordination.start_python_runner("pass", urls=(proxy.url,), wait=False)
-    eventually(lambda: proxy.answered("/runner/register") >= 2, 20)
+    eventually(lambda: proxy.answered("/runner/register") >= 2)
     assert runner.alive
     proxy.answer()
     run_id, _ = coordination.submit("x")

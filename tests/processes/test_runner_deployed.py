@@ -72,7 +72,7 @@ def test_deployed_runner_gives_up_after_three_failed_polls(coordination: Coordin
     run_id, _ = coordination.submit("sleep 60")
     coordination.until(run_id, "running")
     coordination.cluster.processes[0].kill()
-    assert deployed.process.wait(15) == 1
+    assert deployed.process.wait(30) == 1
     assert len(deployed.ledger("poll_failed")) == 3
     assert [entry["run_id"] for entry in deployed.ledger("killed")] == [run_id]
 

@@ -77,7 +77,7 @@ def test_runner_kills_runs_reassigned_while_machine_slept(
     assert is_alive(first)
     _, second = pids(coordination, session_id, 2)
     sleeping.thaw()
-    eventually(lambda: not is_alive(first), 20, what="the end of the first process")
+    eventually(lambda: not is_alive(first), what="the end of the first process")
     eventually(lambda: "suspended" in sleeping.log() and "claim_lost" in sleeping.log())
     run = coordination.run(run_id)
     assert (run["status"], run["attempt"], is_alive(second)) == ("running", 2, True)

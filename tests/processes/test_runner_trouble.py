@@ -45,7 +45,7 @@ def test_run_is_released_while_directory_is_away(coordination: Coordination, tmp
     runner = coordination.start_python_runner("print('here')", "--project-dir", str(home))
     home.rmdir()
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: "run_released" in kinds(coordination, session_id), 20)
+    eventually(lambda: "run_released" in kinds(coordination, session_id))
     eventually(lambda: "paused" in runner.log())
     assert "not a directory" in runner.log()
     run = coordination.run(run_id)
@@ -64,7 +64,7 @@ def test_run_is_released_while_file_table_is_full(coordination: Coordination) ->
     # Leave enough descriptors for its calls, but not for a process.
     resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (used + 6, hard))
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: "run_released" in kinds(coordination, session_id), 20)
+    eventually(lambda: "run_released" in kinds(coordination, session_id))
     assert "no more files" in runner.log()
     assert coordination.run(run_id)["attempt"] == 0
     resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (soft, hard))
@@ -81,7 +81,7 @@ def test_run_whose_process_could_not_start_is_released_after_started(
     program.chmod(0o755)
     runner = coordination.start_runner("--", str(program))
     run_id, session_id = coordination.submit("x")
-    eventually(lambda: "run_released" in kinds(coordination, session_id), 20)
+    eventually(lambda: "run_released" in kinds(coordination, session_id))
     assert kinds(coordination, session_id)[:2] == ["run_start", "run_released"]
     assert "Cannot start" in runner.log()
     fixed = tmp_path / "fixed"

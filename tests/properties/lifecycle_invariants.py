@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.core.statuses import IN_HAND, TERMINAL, TRANSITIONS, RunStatus
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.properties.lifecycle_model import Model
 from tests.support.db_verbs import DbVerbs
 
@@ -18,18 +19,18 @@ _RUNS = """
                     AND e.status IN ('pending', 'claimed', 'running', 'stopping')) AS first
     FROM runs r ORDER BY r.run_id
 """
-_RUN_EVENTS = """
+_RUN_EVENTS = f"""
     SELECT e.run_id, e.frame->'run'->>'status' AS status, e.frame->'run'->>'runner_id' AS runner_id,
         (e.frame->'run'->>'attempt')::int AS attempt, e.frame->'run'->>'error' AS error
-    FROM events e JOIN runs r USING (run_id) WHERE e.kind = 'run_updated' ORDER BY e.id
+    FROM (SELECT * FROM {RECORDED_EVENTS}) e JOIN runs r USING (run_id) WHERE e.kind = 'run_updated' ORDER BY e.id
 """
-_FAILURES = """
-    SELECT e.run_id, e.frame->>'error' AS error FROM events e JOIN runs r USING (run_id)
+_FAILURES = f"""
+    SELECT e.run_id, e.frame->>'error' AS error FROM (SELECT * FROM {RECORDED_EVENTS}) e JOIN runs r USING (run_id)
     WHERE e.kind = 'run_failed' ORDER BY e.run_id
 """
-_SESSION_EVENTS = """
+_SESSION_EVENTS = f"""
     SELECT DISTINCT ON (e.session_id) e.session_id, e.frame->'session'->>'status' AS status
-    FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
+    FROM (SELECT * FROM {RECORDED_EVENTS}) e JOIN sessions s ON s.session_id = e.session_id AND e.id >= s.first_event_id
     WHERE e.kind IN ('session_created', 'session_updated') ORDER BY e.session_id, e.id DESC
 """
 _ENDED_BY_MISTAKE = """

@@ -132,6 +132,14 @@ class PollLife(RuleBasedStateMachine):
         self.rechecking = True
         self.poll.handle(PollEvent.RECHECK)
 
+    @precondition(lambda self: self.poll.state is PollState.WAITING)
+    @rule(handler_is_slow=SELDOM)
+    def run_is_submitted(self, *, handler_is_slow: bool) -> None:
+        assert not self.in_progress(), "two calls at a time"
+        self.poll.handle(PollEvent.WAKE)
+        if not handler_is_slow:
+            self.handler_acts()
+
     @precondition(lambda self: self.row)
     @rule()
     def run_is_assigned(self) -> None:

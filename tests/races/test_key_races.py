@@ -2,8 +2,18 @@
 
 import threading
 
-from models.auth.keys import Key, NewKey, create_keys, find_keys, key_revision, mint_token, revoke_keys, touch_keys
-from models.auth.tickets import NewTicket, Ticket, hash_ticket, issue_tickets, redeem_tickets
+from models.auth.keys import (
+    Key,
+    NewKey,
+    create_keys,
+    find_keys,
+    hash_secret,
+    key_revision,
+    mint_token,
+    revoke_keys,
+    touch_keys,
+)
+from models.auth.tickets import NewTicket, Ticket, issue_tickets, redeem_tickets
 from models.core.callers import Caller, Role
 from models.core.errors import NotFound
 from tests.support.callers import OPERATOR
@@ -70,7 +80,7 @@ def test_last_use_is_recorded_while_key_is_revoked(db: DbVerbs) -> None:
 
 def test_ticket_admits_one_of_all_concurrent_uses(db: DbVerbs) -> None:
     """Include two uses in one batch."""
-    ticket_hash = hash_ticket("tkt_x")
+    ticket_hash = hash_secret("tkt_x")
     db.do(issue_tickets, [NewTicket(ticket_hash, Caller(Role.USER, "ann"), "{}", 60)])
     results = [
         one for two in run_in_threads(MANY, lambda _: db.do(redeem_tickets, [ticket_hash, ticket_hash])) for one in two

@@ -43,7 +43,7 @@ def test_runner_that_registers_during_sweep_keeps_its_runs_pending(db: DbVerbs) 
         no_match_due(db, run.run_id)
         with ThreadPoolExecutor(1) as worker, _paused_at_the_locks() as (visible, go_on):
             swept = worker.submit(tick, db)
-            assert visible.wait(10), "the sweep found nothing due"
+            assert visible.wait(30), "the sweep found nothing due"
             if way == "registers":
                 db.do(register_runners, [OFFER()])
             else:
@@ -66,7 +66,7 @@ def _paused_at_the_locks() -> Iterator[tuple[Event, Event]]:
     def hold(conn: Connection, *what: Any) -> LockedRows:
         held = try_lock_runs(conn, *what)
         visible.set()
-        assert go_on.wait(20)
+        assert go_on.wait(30)
         return held
 
     with pytest.MonkeyPatch.context() as patch:

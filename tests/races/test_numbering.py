@@ -13,24 +13,25 @@ from models.feed.pages import FeedEvent, read_feed
 from models.feed.sequence import lower_numbering_watermark, sequence_feed
 from models.state.events_outbox import record_events
 from testkit.feed_follower import ledger, sent_data
+from testkit.recorded_events import RECORDED_EVENTS
 from testkit.servers import OwnPostgres
 from tests.support.clocks import pass_time
 from tests.support.contenders import run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs
-from tests.support.numbering import assert_dense, execute, number_events, row
+from tests.support.numbering import assert_dense, execute, number_events, row, single
 from tests.support.simultaneous_calls import call_together
 
 
 def test_event_deleted_while_it_is_numbered_leaves_no_hole(db: DbVerbs) -> None:
     """Leave no hole for an event deleted before it had a position, in either order."""
-    db.do(record_events, [row(one) for one in range(10)])
+    db.do(record_events, [single(one) for one in range(10)])
     victim = db.one("SELECT min(id) + 4 FROM events")
     with steppers(db.engine, 2) as (deleter, numberer):
         deleter.do(execute, "DELETE FROM events WHERE id = :id", id=victim)
         numbering = numberer.do(sequence_feed)
         assert numberer.waits, "numbering goes on over a row that is being deleted"
         deleter.commit()
-        assert numbering.result(10) == 9
+        assert numbering.result(30) == 9
         numberer.commit()
     assert_dense(db)
 
@@ -79,6 +80,7 @@ def test_writers_deleters_and_retention_leave_no_hole(db: DbVerbs, each: int) ->
     roles: list[Callable[[Random], object]] = [
         lambda _: number_events(db),
         lambda random: _write(db, random, sessions),
+        lambda random: _record(db, random),
         lambda random: _delete_unnumbered(db, random),
         lambda random: _retire(db, random),
     ]
@@ -94,6 +96,7 @@ def test_readers_see_the_whole_history_beside_concurrent_writers(db: DbVerbs, ea
     roles: list[Callable[[Random], object]] = [
         *[lambda _: number_events(db)] * each,
         *[lambda random: _write(db, random, sessions)] * each,
+        *[lambda random: _record(db, random)] * each,
         *[partial(_read_some, reader) for reader in readers],
     ]
     _all_at_once(roles, seed=each)
@@ -126,6 +129,14 @@ def _write(db: DbVerbs, random: Random, sessions: Sequence[str]) -> None:
             transaction.rollback()
 
 
+def _record(db: DbVerbs, random: Random) -> None:
+    connection = db.engine.connect()
+    with connection, connection.begin() as transaction:
+        record_events(connection, [row(place) for place in range(random.randint(1, 20))])
+        if random.random() < 0.3:
+            transaction.rollback()
+
+
 def _delete_unnumbered(db: DbVerbs, random: Random) -> None:
     db.rows(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE feed_pos IS NULL ORDER BY id DESC LIMIT :most "
@@ -149,8 +160,9 @@ CROWDS = [2, 8, 32]
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_concurrent_passes_number_each_event_once(db: DbVerbs, crowd: int) -> None:
-    """Passes take turns; together they number everything."""
-    db.do(record_events, [row(place) for place in range(2500)])
+    """Passes take turns; together they number everything: 250 batches, of which a pass takes a hundred."""
+    for first in range(0, 2500, 10):
+        db.do(record_events, [row(first + place) for place in range(10)])
     counted = sum(call_together([lambda: number_events(db)] * crowd))
     while numbered := number_events(db):
         counted += numbered
@@ -189,7 +201,7 @@ def test_event_committed_below_the_watermark_is_numbered(db: DbVerbs) -> None:
         slow.commit()
     db.do(record_events, [row(3)])
     assert number_events(db) == 1
-    assert db.count("events", "feed_pos IS NULL") == 1
+    assert db.count(RECORDED_EVENTS, "feed_pos IS NULL") == 1
     assert db.do(lower_numbering_watermark) is True
     assert_dense(db)
     assert db.do(lower_numbering_watermark) is False

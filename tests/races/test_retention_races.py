@@ -17,6 +17,7 @@ from models.runs.delete import Deleted, DeleteSession, delete_sessions, purge_de
 from models.runs.submission import NewRun, Submitted
 from models.runs.submit import submit_runs
 from models.state.events_outbox import record_events
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.contenders import interleavings, run_in_threads, steppers
 from tests.support.db_verbs import DbVerbs, resume_submission, start_submission
 from tests.support.numbering import assert_dense, execute, number_events, row
@@ -57,7 +58,7 @@ def test_page_read_while_events_are_dropped_is_complete_or_expired(db: DbVerbs) 
         return [is_gone(db.do(read_feed, after, limit=100), after) for after in (0, 3, 6, 9)]
 
     with steppers(db.engine, 1) as (retirer,):
-        assert retirer.do(retire_some, 6).result(10) == 6
+        assert retirer.do(retire_some, 6).result(30) == 6
         assert look() == [False] * 4
         retirer.commit()
         assert look() == [True, True, False, False]
@@ -129,7 +130,7 @@ def test_numbering_goes_on_while_events_are_dropped(db: DbVerbs) -> None:
         assert retirer.waits
         assert number_events(db) == 1
         obstacle.rollback()
-        assert dropping.result(10) > 0
+        assert dropping.result(30) > 0
         retirer.commit()
     assert_dense(db)
 
@@ -142,7 +143,7 @@ def test_retention_waits_for_a_pass_of_numbering(db: DbVerbs) -> None:
         dropping = retirer.do(retire_some, 3)
         assert retirer.waits
         numberer.commit()
-        assert dropping.result(10) == 3
+        assert dropping.result(30) == 3
         retirer.commit()
     head = db.do(read_head)
     assert (head.floor, head.position) == (3, 5)
@@ -156,8 +157,8 @@ def test_retention_skips_events_that_a_delete_is_removing(db: DbVerbs) -> None:
     db.do(delete_sessions, [DeleteSession(ADMIN, session_id)])
     all_grows_old(db)
     with steppers(db.engine, 2) as (purger, retirer):
-        assert purger.do(purge_deleted).result(10) > 0
-        assert retirer.do(retire_some, 100).result(10) == 1
+        assert purger.do(purge_deleted).result(30) > 0
+        assert retirer.do(retire_some, 100).result(30) == 1
         retirer.commit()
         purger.commit()
     assert db.do(read_head).floor == 1
@@ -192,7 +193,7 @@ def test_resumed_session_is_not_removed(db: DbVerbs, order: list[str]) -> None:
         }
         for step in order:
             steps[step]()
-        removed, answer = walked[0].result(10).removed, answers[0].result(10)[0]
+        removed, answer = walked[0].result(30).removed, answers[0].result(30)[0]
     accepted = isinstance(answer, Submitted)
     assert accepted or isinstance(answer, NotFound)
     assert removed == (0 if accepted else 1)
@@ -224,7 +225,7 @@ def test_expired_session_against_concurrent_writes(db: DbVerbs, what: str, conte
     deleted = sum(isinstance(one, Deleted) for one in results)
     there = db.count("sessions", "session_id = :s", s=session_id)
     assert removed + deleted + there == 1
-    assert db.count("events", "kind = 'session_deleted'") == removed + deleted
+    assert db.count(RECORDED_EVENTS, "kind = 'session_deleted'") == removed + deleted
     if what in {"resume", "event"}:
         assert there == (accepted > 0), "removed although a write was accepted"
     if what == "child":
@@ -242,9 +243,9 @@ def test_retention_skips_locked_sessions(db: DbVerbs) -> None:
     for table, column, value in [("sessions", "session_id", parent), ("runs", "session_id", parent)]:
         with steppers(db.engine, 2) as (holder, goer):
             holder.do(execute, f"SELECT 1 FROM {table} WHERE {column} = :v FOR UPDATE", v=value)
-            assert goer.do(forget_once).result(10).removed == 1, "the child alone goes"
+            assert goer.do(forget_once).result(30).removed == 1, "the child alone goes"
             goer.rollback()
     with steppers(db.engine, 2) as (holder, goer):
         holder.do(execute, "SELECT 1 FROM sessions WHERE session_id = :v FOR UPDATE", v=child)
-        assert goer.do(forget_once).result(10).removed == 0, "its parent would leave it without one"
+        assert goer.do(forget_once).result(30).removed == 0, "its parent would leave it without one"
     assert remove_old_sessions(db) == 2

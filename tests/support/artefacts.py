@@ -13,6 +13,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
+POD_ADDRESS = "10.0.0.7"
 TEXTS = [DOCKERFILE, COMPOSE, CADDYFILE, *sorted(KUBERNETES.rglob("*.yaml")), ROOT / "docs" / "deployment.md"]
 
 
@@ -119,6 +120,8 @@ def _kubernetes_launches() -> Iterator[Launch]:
                 environment |= settings[source["configMapRef"]["name"]]
             else:
                 environment |= secret[source["secretRef"]["name"]]
+        # A field of the pod is an address.
+        environment |= {each["name"]: each.get("value", POD_ADDRESS) for each in container.get("env", ())}
         before = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
         grace = template["spec"].get("terminationGracePeriodSeconds", 30)
         yield Launch(f"kubernetes {name}", list(container["args"]), environment, grace, float(before[1]))

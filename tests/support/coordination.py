@@ -55,7 +55,7 @@ class Coordination:
         found: dict[str, Any] = self.ask("GET", f"/runs/{run_id}")
         return found
 
-    def until(self, run_id: str, *statuses: str, within: float = 20) -> dict[str, Any]:
+    def until(self, run_id: str, *statuses: str, within: float = 30) -> dict[str, Any]:
         """Wait until the run is in one of these statuses (none given: in a terminal one), and return it."""
         wanted = set(statuses) or TERMINAL
         last: dict[str, Any] = {}

@@ -19,7 +19,7 @@ def call_bytes(url: str, method: str, path: str, body: Any = None, **headers: st
 def send_part(url: str, request: bytes, *, reset: bool) -> None:
     """Send a part of a request and disconnect: with a FIN, or with a RST as a dying process does."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port or 80), 10) as connection:
+    with socket.create_connection((parts.hostname, parts.port or 80), 30) as connection:
         connection.sendall(request)
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")

@@ -81,7 +81,7 @@ class Watchers:
         self._watch("from a late snapshot", after=None)
         self._watch("one run", kinds, f"run_id = '{run_id}' AND kind <> 'run_failed'", cuts=True)
 
-    def saw_everything(self, within: float = 20) -> None:
+    def saw_everything(self, within: float = 60) -> None:
         """Wait until all is numbered and every client has reached the end, then compare."""
         eventually(lambda: all_numbered(self._engine), within, what="numbered events")
         last = head(self._engine)

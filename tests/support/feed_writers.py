@@ -62,7 +62,7 @@ class FeedWriters:
 
     def start(self) -> None:
         """Create the sessions that are kept, then start all threads."""
-        with httpx.Client(timeout=10, trust_env=False) as http:
+        with httpx.Client(timeout=30, trust_env=False) as http:
             for session_id in KEPT:
                 self._post(http, "/runs", START | {"session_id": session_id})
         for thread in self._threads:
@@ -77,7 +77,7 @@ class FeedWriters:
         if self._fault is not None:
             raise self._fault
 
-    def until_each(self, turns: int, within: float = 25) -> None:
+    def until_each(self, turns: int, within: float = 60) -> None:
         """Wait until each thread has finished so many further rounds."""
         before = Counter(self.turns)
 

@@ -84,8 +84,18 @@ class IssuerOfTests:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = issuer.answer(self.path)
+                self._send(*issuer.answer(self.path))
+
+            def do_POST(self) -> None:
+                form = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self._send(*issuer.answer_form(self.path, form.decode(), self.headers.get("Authorization", "")))
+
+            def _send(self, status: int, body: bytes) -> None:
                 self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", body.decode())
+                elif body.startswith(b"<"):
+                    self.send_header("Content-Type", "text/html")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -103,9 +113,18 @@ class IssuerOfTests:
             self._server.server_close()
             self._server = None
 
+    def answer_form(self, path: str, form: str, authorization: str) -> tuple[int, bytes]:
+        """Return status and body of the answer to a POST."""
+        return 405, f"{path} {len(form)} {len(authorization)}".encode()
+
+    def about(self) -> dict[str, Any]:
+        """Return the discovery document."""
+        return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+
     def answer(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of the answer to a GET; the body of a redirect is its address."""
         if path == "/.well-known/openid-configuration":
-            return 200, json.dumps({"issuer": self.url, "jwks_uri": f"{self.url}/keys"}).encode()
+            return 200, json.dumps(self.about()).encode()
         self.asked += 1
         keys = [described(key, key_id) for key_id, key in self.keys.items()]
         return self.instead or (200, json.dumps({"keys": keys}).encode())

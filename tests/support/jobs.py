@@ -50,10 +50,10 @@ def script_of(commands: Sequence[Sequence[str]], then: str) -> str:
 
 def pid_in(path: Path) -> int:
     """Wait for the process id in the file and return it."""
-    eventually(path.exists, 20, what=path.name)
+    eventually(path.exists, what=path.name)
     return int(path.read_text())
 
 
-def until_dead(pids: Sequence[int], within: float = 10) -> None:
+def until_dead(pids: Sequence[int], within: float = 30) -> None:
     """Wait until none of these lives."""
     eventually(lambda: not any(map(is_alive, pids)), within, what="the end of the processes")

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.schema.migrate import newest_revision
+from models.schema.revisions import newest_revision
 
 ROOT = Path(__file__).resolve().parents[2]
 REVISION = '''"""A made-up revision."""

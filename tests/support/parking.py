@@ -4,9 +4,13 @@ from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import TypeAlias
 
+from sqlalchemy import Connection
+
+from models.claims.claim import Ask
 from models.claims.parking import any_poll_parked
-from models.claims.polls import answer_polls
-from tests.support.db_verbs import DbVerbs, poll_request, told
+from models.claims.polls import Answer, answer_polls
+from models.core.plain import NotPlain
+from tests.support.db_verbs import DbVerbs, Runner, poll_request, told
 
 Step: TypeAlias = str
 FIND_NOTHING, PARK, CLAIM, SUBMIT, LOOK = "finds nothing", "is parked", "claims once more", "submitted", "looked"
@@ -22,9 +26,16 @@ def orders(*sequences: Sequence[Step]) -> list[tuple[Step, ...]]:
     ]
 
 
-def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
+def is_noticed(
+    db: DbVerbs,
+    order: Sequence[Step],
+    answer: Callable[[Connection, Sequence[Ask]], Sequence[Answer | NotPlain]] = answer_polls,
+) -> bool:
     """Return whether the poll got the run at once, or the submitter learned that a poll waits."""
     poll = poll_request(db.runner())
+    if answer is not answer_polls:
+        # A first poll, by which this process knows the runner's offer.
+        db.give_up(db.park(Runner(poll.runner_id, 0)))
     runs: list[str] = []
     looks: list[bool] = []
     with db.engine.connect() as parking:
@@ -34,7 +45,7 @@ def is_noticed(db: DbVerbs, order: Sequence[Step]) -> bool:
                 runs.extend(run.run_id for run in db.second(poll)[0].runs)
 
         steps: dict[Step, Callable[[], object]] = {
-            FIND_NOTHING: lambda: runs.extend(run.run_id for run in told(answer_polls(parking, [poll])[0]).runs),
+            FIND_NOTHING: lambda: runs.extend(run.run_id for run in told(answer(parking, [poll])[0]).runs),
             PARK: parking.commit,
             CLAIM: claim,
             SUBMIT: db.start,

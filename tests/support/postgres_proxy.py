@@ -60,6 +60,16 @@ class PostgresProxy:
         """Refuse connections to Postgres after so many lost answers, until `come_back`."""
         self._leave_at = lost
 
+    def cut(self) -> None:
+        """Cut all connections at once; Postgres goes on with the statements that it has got."""
+        for one in list(self._connections):
+            one.loop.call_soon_threadsafe(one.cut)
+
+    def leave(self) -> None:
+        """Cut all connections and refuse others, until `come_back`."""
+        self._away = True
+        self.cut()
+
     def come_back(self) -> None:
         self._leave_at, self._away = None, False
 
@@ -112,6 +122,7 @@ class _Connection:
         self._reader, self._writer = reader, writer
         self._server_reader, self._server_writer = server_reader, server_writer
         self._doomed = False
+        self.loop = asyncio.get_running_loop()
 
     async def carry(self) -> None:
         """Pass bytes both ways until one side ends."""

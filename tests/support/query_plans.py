@@ -1,13 +1,13 @@
 """Read the plan that Postgres chose for a statement and the rows it touched, never the time it took."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, event, text
 
 _NAMES = re.compile(r"(?<!:):([a-z_][a-z_0-9]*)")
 _numbers = count()
@@ -31,12 +31,12 @@ class Plan:
         return [node for node in self.nodes() if node.get("Relation Name") == table and node["Actual Loops"] > 0]
 
     def indexes(self, table: str) -> set[str]:
-        """Return the indexes by which a table is read; `seq scan` for a full scan."""
+        """Return the indexes by which a table is read; `seq scan` for a full scan, nothing for rows by their place."""
         found: set[str] = set()
         for node in self.scans(table):
             if node["Node Type"] == "Bitmap Heap Scan":
                 found |= {str(part["Index Name"]) for part in Plan(node).nodes() if "Index Name" in part}
-            elif "Scan" in node["Node Type"]:
+            elif "Scan" in node["Node Type"] and node["Node Type"] != "Tid Scan":
                 found.add(str(node.get("Index Name", "seq scan")))
         return found
 
@@ -65,14 +65,44 @@ def explain(conn: Connection, statement: TextClause, values: Mapping[str, Any], 
         return Plan(rows.scalar_one()[0]["Plan"])
     names: list[str] = []
     sql = _NAMES.sub(lambda match: f"${_place(names, match[1])}", statement.text)
+    return _prepared(conn, sql, [values[key] for key in names])
+
+
+def plans_of(conn: Connection, call: Callable[[], object], *, way: str = "custom") -> list[Plan]:
+    """Make a call that reads, and return the plans of its statements, executed again as the driver was given them."""
+    sent: list[tuple[str, Mapping[str, Any]]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        sent.append((statement, parameters or {}))
+
+    event.listen(conn, "before_cursor_execute", note)
+    try:
+        call()
+    finally:
+        event.remove(conn, "before_cursor_execute", note)
+    return [
+        _plan_again(conn, statement, values, way) for statement, values in sent if not statement.startswith("EXPLAIN")
+    ]
+
+
+def _plan_again(conn: Connection, statement: str, values: Mapping[str, Any], way: str) -> Plan:
+    if way == "custom":
+        rows = conn.exec_driver_sql("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, dict(values))
+        return Plan(rows.scalar_one()[0]["Plan"])
+    names: list[str] = []
+    sql = re.sub(r"%\((\w+)\)s", lambda match: f"${_place(names, match[1])}", statement).replace("%%", "%")
+    return _prepared(conn, sql, [values[key] for key in names])
+
+
+def _prepared(conn: Connection, sql: str, values: Sequence[Any]) -> Plan:
     name = f"plan_{next(_numbers)}"
     driver = conn.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with psycopg.ClientCursor(driver) as cursor:
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         cursor.execute(f"PREPARE {name} AS {sql}".encode())
-        arguments = ", ".join(cursor.mogrify("%s", [values[key]]) for key in names)
-        call = f"EXECUTE {name} ({arguments})" if names else f"EXECUTE {name}"
+        arguments = ", ".join(cursor.mogrify("%s", [value]) for value in values)
+        call = f"EXECUTE {name} ({arguments})" if values else f"EXECUTE {name}"
         cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}".encode())
         row = cursor.fetchone()
     assert row is not None

@@ -12,6 +12,7 @@ from models.runners.heartbeat import Touch, touch_runners
 from models.runs.report import Report, Reported, report_runs
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.state.runs import Run
+from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs, Runner
 
@@ -83,14 +84,16 @@ def parked_run(db: DbVerbs, runner: Runner, ask: Ask) -> str:
 
 def history(db: DbVerbs, session_id: str) -> list[str]:
     """Return the types of the session's own events, in order."""
-    rows = db.rows("SELECT event_type FROM events WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id)
+    rows = db.rows(
+        f"SELECT event_type FROM {RECORDED_EVENTS} WHERE session_id = :s AND kind = 'event' ORDER BY id", s=session_id
+    )
     return [row.event_type for row in rows]
 
 
 def session_statuses(db: DbVerbs, session_id: str) -> list[str]:
     """Return each status that the feed told of the session, in order."""
     rows = db.rows(
-        "SELECT frame->'session'->>'status' AS status FROM events "
+        f"SELECT frame->'session'->>'status' AS status FROM {RECORDED_EVENTS} "
         "WHERE session_id = :s AND kind IN ('session_created', 'session_updated') ORDER BY id",
         s=session_id,
     )

@@ -17,8 +17,9 @@ _TIMES = {"sessions": ["created_at", "last_resumed_at", "last_sign_at"], "runs":
 
 
 def grow_old(db: DbVerbs, days: float = DAYS + 1, where: str = "true", **values: Any) -> None:
-    """Make all or some events so many days older."""
+    """Make all or some events with positions so many days older, and all that wait in batches."""
     pass_time(db, "events", "created_at", days * DAY, where, **values)
+    pass_time(db, "unnumbered_batches", "created_at", days * DAY)
 
 
 def all_grows_old(db: DbVerbs, days: float = DAYS + 1) -> None:

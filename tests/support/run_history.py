@@ -12,13 +12,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
+from models.schema.sql import sql
+from testkit.recorded_events import RECORDED_EVENTS
 from testkit.waiting import eventually
 from tests.support.traffic import Ledger, Traffic
 
 _RUNS = text("""
     SELECT run_id, session_id, status, attempt, runner_id, error, CAST(labels AS json) ->> 'key' AS key FROM runs
 """)
-_HISTORY = text("SELECT run_id, CAST(frame AS text) AS frame FROM events WHERE kind = 'run_updated' ORDER BY id")
+_HISTORY = sql(
+    "SELECT run_id, CAST(frame AS text) AS frame FROM $recorded WHERE kind = 'run_updated' ORDER BY id",
+    recorded=RECORDED_EVENTS,
+)
 _UNFINISHED = text("SELECT count(*) FROM runs WHERE status NOT IN ('completed', 'failed', 'stopped')")
 
 Shown = dict[str, Any]

@@ -109,12 +109,13 @@ def answers_as_for_unknown(who: WebClient, name: str, names: Names, never: Names
 
 
 def _answers(who: WebClient, name: str, names: Names) -> list[tuple[int, str]]:
-    """Return the answers without the ids of the request and the feed's position, which moves: no difference may be
-    left.
+    """Return the answers without the ids of the request, the feed's position, which moves, and tokens: no difference
+    may be left.
     """
     said = []
     for answer in CALLS[name](who, names):
         text = re.sub(r"v1\.\w+\.\d+", "POSITION", answer.text)
+        text = re.sub(r'blt_\w+|"expires_at":"[^"]+"', "TOKEN", text)
         for one in (names.session, names.run, names.runner):
             text = text.replace(one, "IT")
         said.append((answer.status_code, text))
@@ -151,15 +152,29 @@ CALLS: Calls = {
         who.get("/runs", session_id=names.session),
         who.get("/runs", session_id=names.session, limit=5),
         who.get("/runs", runner_id=names.runner),
+        who.get("/runs", q=names.session, fields="summary"),
+        who.get("/runs", run_id=names.run, order="created"),
     ],
     "GET /runs/{run_id}": lambda who, names: [
         who.get(f"/runs/{names.run}"),
         who.get(f"/runs/{names.run}", wait=60),
     ],
+    "GET /runs/{run_id}/timeline": lambda who, names: [who.get(f"/runs/{names.run}/timeline")],
     "GET /runs/{run_id}/result": lambda who, names: [who.get(f"/runs/{names.run}/result")],
+    "GET /runs/{run_id}/why": lambda who, names: [who.get(f"/runs/{names.run}/why")],
     "POST /runs/{run_id}/stop": lambda who, names: [who.post(f"/runs/{names.run}/stop")],
+    "POST /runs/{run_id}/replay": lambda who, names: [
+        who.post(f"/runs/{names.run}/replay", {}),
+        who.post(f"/runs/{names.run}/replay", {"changes": {"parent_session_id": names.session}}),
+    ],
+    "POST /bulk": lambda who, names: [
+        who.post("/bulk", {"action": action, "dry_run": True} | which)
+        for action in ("stop", "delete", "replay")
+        for which in ({"run_ids": [names.run]}, {"filter": {"session_id": names.session}})
+    ],
     "GET /sessions": lambda who, names: [who.get("/sessions", parent_session_id=names.session)],
     "GET /sessions/{session_id}": lambda who, names: [who.get(f"/sessions/{names.session}")],
+    "GET /sessions/{session_id}/tree": lambda who, names: [who.get(f"/sessions/{names.session}/tree")],
     "GET /sessions/{session_id}/status": lambda who, names: [who.get(f"/sessions/{names.session}/status")],
     "GET /sessions/{session_id}/result": lambda who, names: [who.get(f"/sessions/{names.session}/result")],
     "GET /sessions/{session_id}/affinity": lambda who, names: [who.get(f"/sessions/{names.session}/affinity")],
@@ -177,6 +192,7 @@ CALLS: Calls = {
     "GET /sessions/{session_id}/events": lambda who, names: [
         who.get(f"/sessions/{names.session}/events"),
         who.get(f"/sessions/{names.session}/events", limit=1),
+        who.get(f"/sessions/{names.session}/events", run_id=names.run, order="desc"),
     ],
     "POST /sessions/{session_id}/events": lambda who, names: [
         who.post(f"/sessions/{names.session}/events", _event(names)),
@@ -201,6 +217,7 @@ CALLS: Calls = {
     "POST /runner/sessions/{session_id}/status": lambda who, names: [
         who.post(f"/runner/sessions/{names.session}/status", {"runner_id": names.runner, "status": "finished"})
     ],
+    "GET /runners/{runner_id}/why-idle": lambda who, names: [who.get(f"/runners/{names.runner}/why-idle")],
     "DELETE /runners/{runner_id}": lambda who, names: [
         who.http.delete(f"/runners/{names.runner}"),
         who.http.delete(f"/runners/{names.runner}", params={"self": "true"}),
@@ -212,6 +229,20 @@ OTHERS = {
     "POST /sse/ticket",
     "POST /runner/register",
     "GET /runners",
+    "GET /bulk",
+    "GET /bulk/{bulk_id}",
+    "POST /bulk/{bulk_id}/stop",
+    "POST /runners/{runner_id}/drain",
+    "DELETE /runners/{runner_id}/drain",
+    "GET /me",
+    "GET /audit",
+    "GET /keys",
+    "POST /keys",
+    "DELETE /keys/{key_id}",
+    "GET /system",
+    "GET /runs/counts",
+    "GET /queues",
+    "GET /stats/series",
     "GET /agents",
     "GET /capabilities",
     "GET /mcp-servers",
@@ -220,6 +251,13 @@ OTHERS = {
     "GET /health/live",
     "GET /health/ready",
     "GET /metrics",
+    "GET /metrics/cluster",
+    "GET /metrics/targets",
+    "POST /console/session",
+    "DELETE /console/session",
+    "GET /console/sign-in",
+    "GET /console/sign-in/methods",
+    "GET /console/callback",
     "GET /docs",
     "GET /openapi.json",
 }

@@ -165,10 +165,10 @@ class WebInThread:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[WebInThread]:
-    """Serve the application on a free port until the end of the block."""
+def served(settings: Settings, port: int | None = None) -> Iterator[WebInThread]:
+    """Serve the application on this or a free port until the end of the block."""
     app = create_app(settings)
-    port = own_port()
+    port = own_port() if port is None else port
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -191,15 +191,15 @@ def served(settings: Settings) -> Iterator[WebInThread]:
     thread.start()
     client = WebClient(f"http://127.0.0.1:{port}")
     try:
-        eventually(lambda: started.is_set() or not thread.is_alive(), 20, what="the server")
+        eventually(lambda: started.is_set() or not thread.is_alive(), what="the server")
         yield WebInThread(app, server, thread, client)
     finally:
         client.close()
         app.state.drain.start(0)
         server.should_exit = True
-        thread.join(20)
+        thread.join(30)
 
 
 def until_ready(web: WebInThread) -> None:
     """Wait until it has seen the database."""
-    eventually(lambda: web.client.get("/health/ready").status_code == 200, 20, what="readiness")
+    eventually(lambda: web.client.get("/health/ready").status_code == 200, what="readiness")

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.charts import draw, points
-from benchmarks.figures import Goal, Measured, Spread, averaged
+from benchmarks.feed import shortage
+from benchmarks.figures import Goal, Measured, Spread, averaged, with_costs
 from benchmarks.generator import LOADS
 from benchmarks.keep import kept
+from benchmarks.loads_crowd import parse_piece
 from benchmarks.meter import percentile
 from benchmarks.record import STORY, record
 from benchmarks.report import Results, line_of, short, table
@@ -18,6 +20,13 @@ from benchmarks.wire import Stream
 FAST = Goal("rate", ">=", 100, "runs/s", "rate")
 PROMPT = Goal("p99", "<=", 8, "ms")
 BY_NAME = {row.name: row for row in ROWS}
+
+
+def of(name: str, rate: float, *, quick: bool = False) -> Measured:
+    """Make one repetition with every figure of the row, all equal."""
+    row = BY_NAME[name]
+    figures = [*(goal.figure for goal in row.goals), *(figure for figure, _ in row.besides)]
+    return Measured([dict.fromkeys(figures, rate)], quick=quick)
 
 
 def results(measured: Mapping[str, Measured], processor: str = "2 cores") -> Results:
@@ -71,7 +80,7 @@ def test_every_row_has_unique_name_and_measured_limit() -> None:
 
 
 def test_table_marks_missed_goals() -> None:
-    shown = table(results({"submissions": Measured([{"rate": 2000, "p99": 90}], limit={"rate": 1000})}))
+    shown = table(results({"submissions": Measured([{"rate": 3000, "p99": 90}], limit={"rate": 1500})}))
     _, first, second = shown.splitlines()
     assert "yes" in first
     assert "2.00" in first
@@ -99,7 +108,7 @@ def test_equal_figures_draw_identical_file(tmp_path: Path) -> None:
 
 
 def test_document_holds_table_machine_and_reading_guide(tmp_path: Path) -> None:
-    record(results({"lives-64": Measured([{"rate": 1000}], quick=True)}), tmp_path)
+    record(results({"lives-64": of("lives-64", 1000, quick=True)}), tmp_path)
     text = (tmp_path / "performance.md").read_text()
     for part in ("| lives-64 |", "2 cores", "1 x, quick", "How to read it"):
         assert part in text
@@ -108,7 +117,7 @@ def test_document_holds_table_machine_and_reading_guide(tmp_path: Path) -> None:
 def test_new_recording_keeps_handwritten_text(tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     path.write_text(f"old\n{STORY}\nValidation takes most.\n")
-    record(results({"lives-64": Measured([{"rate": 1000}])}), tmp_path)
+    record(results({"lives-64": of("lives-64", 1000)}), tmp_path)
     assert path.read_text().endswith(f"{STORY}\nValidation takes most.\n")
     assert "old" not in path.read_text()
 
@@ -116,7 +125,48 @@ def test_new_recording_keeps_handwritten_text(tmp_path: Path) -> None:
 def test_single_row_replaces_its_own_figures_only(tmp_path: Path) -> None:
     """Keep the figures of other rows only if they come from the same machine."""
     path = tmp_path / "figures.json"
-    first, second = Measured([{"rate": 1000.0}]), Measured([{"rate": 2000.0}], quick=True)
-    kept(path, results({"lives-64": first, "lives-16": first}))
-    assert kept(path, results({"lives-16": second})).measured == {"lives-64": first, "lives-16": second}
-    assert kept(path, results({"memory": first}, "64 cores")).measured == {"memory": first}
+    lives, slow, fast = of("lives-64", 1000.0), of("lives-16", 1000.0), of("lives-16", 2000.0, quick=True)
+    kept(path, results({"lives-64": lives, "lives-16": slow}))
+    assert kept(path, results({"lives-16": fast})).measured == {"lives-64": lives, "lives-16": fast}
+    memory = of("memory", 1.0)
+    assert kept(path, results({"memory": memory}, "64 cores")).measured == {"memory": memory}
+
+
+def test_kept_row_without_a_figure_of_today_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    kept(path, results({"lives-64": Measured([{"rate": 1000.0}]), "removed-row": Measured([{"rate": 1.0}])}))
+    memory = of("memory", 1.0)
+    assert kept(path, results({"memory": memory})).measured == {"memory": memory}
+
+
+def test_cost_of_a_life_leaves_out_the_generator() -> None:
+    """Half a core at 500 lives a second is one millisecond each."""
+    costs = with_costs({"rate": 500.0, "cpu_web": 50.0, "cpu_redis": 5.0, "cpu_generator": 10.0})
+    assert [costs[name] for name in ("ms_web", "ms_redis", "ms_generator", "ms")] == pytest.approx([1, 0.1, 0.2, 1.1])
+
+
+def test_figures_without_a_target_stand_below_the_goals() -> None:
+    lines = table(results({"lives-64": of("lives-64", 1.0)})).splitlines()
+    (shown,) = [line for line in lines if "ms_web 1.00 ms CPU a life" in line]
+    assert "NO" not in shown
+    assert "yes" not in shown
+
+
+def test_stream_of_a_crowd_is_parsed_wherever_pieces_end() -> None:
+    """Chunk lengths stand between frames, and the frame of the stream's place has no event."""
+    place, event = b"id: v1.ep.7\n\n", b'id: v1.ep.8\nevent: event\ndata: {"content":"beat-00000042"}\n\n'
+    content = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (b"retry: 1200\n\n", place, event))
+    for size in range(1, len(content) + 1):
+        found: list[tuple[int, int | None]] = []
+        rest = b""
+        for first in range(0, len(content), size):
+            frames, rest = parse_piece(rest + content[first : first + size])
+            found += frames
+        assert found == [(7, None), (8, 42)]
+        assert rest in {b"", b"\r", b"\n"}
+
+
+def test_missing_files_and_ports_are_named() -> None:
+    assert not shortage(10_000, 2, files=10_200, ports=5_000)
+    assert "open files; the limit is 1,024" in shortage(10_000, 2, files=1_024, ports=28_232)
+    assert "5,000 local ports; there are 4,999" in shortage(10_000, 2, files=20_000, ports=4_999)

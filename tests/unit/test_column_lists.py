@@ -80,6 +80,7 @@ LEFT_OUT = [
             "match_deadline_at",
             "gaps_counted_at",
             "unmatched_since",
+            "replay_of",
         },
     ),
     (

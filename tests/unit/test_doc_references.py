@@ -1,4 +1,4 @@
-"""Check that each section of the docs that the source cites exists under that name."""
+"""Check that sections of the docs that the source cites, and files and folders that the docs name, exist."""
 
 import re
 from pathlib import Path
@@ -23,6 +23,10 @@ FOLDERS = (
     "tests",
     "workers",
 )
+
+# Pages that tell what is; decisions tell what was.
+DESCRIBING = (*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "README.md")))
+NAMED_PATH = re.compile(r"`([\w.-]+(?:/[\w.-]+)*(?:\.py|/))`")
 
 
 def headings(page: Path) -> set[str]:
@@ -56,3 +60,23 @@ def test_source_cites_only_sections_that_exist(folder: str) -> None:
 )
 def test_unknown_section_is_found(text: str, unknown: list[str]) -> None:
     assert unknown_sections(text) == unknown
+
+
+def missing_paths(text: str) -> list[str]:
+    """Return the paths named that exist neither from the root nor in a folder that the same paragraph names."""
+    missing = []
+    for paragraph in re.split(r"\n\n|\n(?=\|)", text):
+        named = NAMED_PATH.findall(paragraph)
+        folders = {ROOT, *(ROOT / name if name.endswith("/") else (ROOT / name).parent for name in named)}
+        missing += [name for name in named if not any((folder / name).exists() for folder in folders)]
+    return missing
+
+
+@pytest.mark.parametrize("page", DESCRIBING, ids=lambda page: page.name)
+def test_paths_that_docs_name_exist(page: Path) -> None:
+    assert missing_paths(page.read_text(encoding="utf-8")) == []
+
+
+def test_missing_path_is_found() -> None:
+    text = "| `app/main.py` and `web.py` |\n| `web.py`, `app/gone/` |\n\n`models/` has `runs/`, not `main.py`."
+    assert missing_paths(text) == ["web.py", "app/gone/", "main.py"]

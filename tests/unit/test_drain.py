@@ -37,8 +37,8 @@ def test_listeners_are_called_even_if_drain_began_before_the_loop() -> None:
         drain.on_start(lambda: heard.append("began"))
         drain.start()
         drain.attach(asyncio.get_running_loop())
-        await asyncio.wait_for(drain.began.wait(), 5)
-        await asyncio.wait_for(drain.over.wait(), 5)
+        await asyncio.wait_for(drain.began.wait(), 30)
+        await asyncio.wait_for(drain.over.wait(), 30)
         return heard
 
     assert asyncio.run(scenario()) == ["began"]

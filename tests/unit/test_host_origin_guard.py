@@ -1,19 +1,11 @@
 """Check that foreign Host and Origin headers are refused while authentication is off."""
 
-import asyncio
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
-from app.http.middleware import MOST_KNOWN, HostOriginGuard
-
-
-async def inside(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+from app.http.origins import MOST_KNOWN, HostOriginGuard
 
 
 def status_of(
@@ -24,20 +16,12 @@ def status_of(
     origins: tuple[str, ...] = (),
     method: str = "GET",
     fetch: Mapping[str, str] = MappingProxyType({}),
+    own_name: str = "",
 ) -> int:
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request"}
-
     headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
     headers += [(f"sec-fetch-{name}".encode(), value.encode()) for name, value in fetch.items()]
     scope = {"type": "http", "path": path, "headers": headers, "method": method}
-    asyncio.run(HostOriginGuard(inside, hosts, origins)(scope, receive, send))
-    return int(sent[0]["status"])
+    return 200 if HostOriginGuard(hosts, origins, own_name=own_name).refusal(scope) is None else 403
 
 
 @pytest.mark.parametrize(
@@ -69,6 +53,21 @@ def test_loopback_origins_are_accepted() -> None:
 def test_health_is_exempt() -> None:
     """Load balancers ask by address, with any Host."""
     assert status_of("10.0.0.1", path="/health/ready") == 200
+
+
+def test_scrapers_may_name_a_process_by_its_address() -> None:
+    """Prometheus sends the address, or the name in /metrics/targets, as Host. A page's name that resolves to us is
+    neither.
+    """
+    assert status_of("10.0.0.1:8765", path="/metrics/cluster") == 200
+    assert status_of("[fd00::1]:8765", path="/metrics") == 200
+    assert status_of("evil.example", path="/metrics") == 403
+    assert status_of("Web-1:8765", path="/metrics", own_name="web-1") == 200
+    assert status_of("web-1:8765", path="/runs", own_name="web-1") == 403
+    assert status_of("web-2:8765", path="/metrics", own_name="web-1") == 403
+    assert status_of("[::1", path="/metrics") == 403
+    assert status_of("10.0.0.1:8765", "http://evil.example", path="/metrics") == 403
+    assert status_of("10.0.0.1:8765", path="/metrics", fetch={"site": "cross-site"}) == 403
 
 
 def test_settings_add_names() -> None:
@@ -140,7 +139,7 @@ def test_cross_site_links_reach_the_reference_only() -> None:
 
 def test_remembered_hosts_are_bounded_and_oldest_goes() -> None:
     """Made-up names neither grow the cache nor evict real ones for good."""
-    guard = HostOriginGuard(inside, (), ())
+    guard = HostOriginGuard((), ())
     for number in range(3 * MOST_KNOWN):
         assert guard._remembered(f"{number}.evil.example", "") is not None
     assert guard._remembered("localhost", "") is None

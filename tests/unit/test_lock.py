@@ -15,6 +15,11 @@ from scripts import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
+SEPARATE_LOCKS = [
+    ("scripts/audit.lock", "audit"),
+    ("deploy/locks/docs.lock", "docs"),
+    ("deploy/locks/console.lock", "console"),
+]
 PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK, re.MULTILINE))
 
 
@@ -82,7 +87,7 @@ def test_part_with_another_version_or_hash_is_found() -> None:
     assert list(locked.strays(lock, lock.replace("11", "12"))) == ["b==2 is not locked like this in requirements.lock"]
 
 
-@pytest.mark.parametrize(("name", "group"), [("scripts/audit.lock", "audit"), ("deploy/locks/docs.lock", "docs")])
+@pytest.mark.parametrize(("name", "group"), SEPARATE_LOCKS)
 def test_separate_lock_is_hashed_and_agrees_with_other(name: str, group: str) -> None:
     """A separate lock may hold more; shared packages have one version."""
     text = (ROOT / name).read_text()
@@ -98,5 +103,5 @@ def test_audit_reads_every_lock() -> None:
     """Ask the patterns of the script, which then finds a new lock by itself."""
     patterns = re.findall(r"^for lock in ([^;]+);", (ROOT / "scripts/audit").read_text(), re.MULTILINE)[0].split()
     read = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    ignored = {".venv", ".git"}
-    assert read == {path for path in ROOT.rglob("*.lock") if not ignored & set(path.relative_to(ROOT).parts)}
+    hidden = re.compile(r"(^|/)\.|node_modules/")
+    assert read == {path for path in ROOT.rglob("*.lock") if not hidden.search(str(path.relative_to(ROOT)))}

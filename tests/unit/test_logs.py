@@ -17,12 +17,12 @@ from runtime.settings import Settings
 def restored() -> Iterator[None]:
     """Restore the logging configuration, which belongs to the process, after each test."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, ours = root.handlers[:], root.level, structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = False
-    structlog.reset_defaults()
+    structlog.configure(**ours)
 
 
 def lines(stream: StringIO) -> list[dict[str, Any]]:

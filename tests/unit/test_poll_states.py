@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from app.polls.poll import IllegalTransition, PollAction, PollEvent, PollState, transition
+from app.polls.poll import BEFORE_OR_AFTER_WAITING, IllegalTransition, PollAction, PollEvent, PollState, transition
 
-CALLS = (PollState.ANSWERING, PollState.CLAIMING, PollState.CONFIRMING, PollState.GIVING_UP)
+CALLS = (PollState.ANSWERING, PollState.CLAIMING, PollState.WOKEN, PollState.CONFIRMING, PollState.GIVING_UP)
 ENDS = (PollState.ANSWERED, PollState.EMPTY, PollState.REFUSED, PollState.ABANDONED)
 RESULTS = (PollEvent.FOUND, PollEvent.PARKED, PollEvent.NOTHING, PollEvent.REFUSED, PollEvent.FAILED)
 
@@ -22,6 +22,7 @@ DISCONNECT = (PollState.ABANDONED, PollAction.DISCONNECT)
 BY_RESULT = {
     PollState.ANSWERING: (SEND, (PollState.CLAIMING, PollAction.CLAIM), WAIT, REFUSE, WAIT),
     PollState.CLAIMING: (SEND, WAIT, WAIT, REFUSE, WAIT),
+    PollState.WOKEN: (SEND, WAIT, WAIT, REFUSE, WAIT),
     PollState.RECHECKED: (SEND, WAIT, WAIT, REFUSE, WAIT),
     PollState.OVERDUE: (SEND, GIVE_UP, GIVE_UP, REFUSE, GIVE_UP),
     PollState.CONFIRMING: (SEND, None, REPARK, None, REPARK),
@@ -39,6 +40,7 @@ EXPECTED = {
     **{(state, PollEvent.ASSIGNED): (state, PollAction.CONTINUE) for state in PollState},
     (PollState.WAITING, PollEvent.ASSIGNED): (PollState.CONFIRMING, PollAction.CONFIRM),
     (PollState.WAITING, PollEvent.RECHECK): (PollState.RECHECKED, PollAction.WAIT),
+    (PollState.WAITING, PollEvent.WAKE): (PollState.WOKEN, PollAction.CLAIM),
     (PollState.WAITING, PollEvent.TIME_UP): GIVE_UP,
     (PollState.RECHECKED, PollEvent.TIME_UP): (PollState.OVERDUE, PollAction.WAIT),
     **{(state, PollEvent.LATE): SEND_EMPTY for state in (*CALLS, PollState.OVERDUE)},
@@ -65,3 +67,17 @@ def test_poll_that_is_over_takes_no_further_action_but_to_disconnect() -> None:
     after = {transition(state, event) for (state, event) in EXPECTED if state in ENDS}
     assert {state for state, _ in after} <= set(ENDS)
     assert {action for _, action in after} == {PollAction.CONTINUE, PollAction.DISCONNECT}
+
+
+def test_poll_counts_as_parked_from_its_row_on_until_it_ends() -> None:
+    """Count a poll in its second claim: its statement may have begun before the commit of a run."""
+    parked = set(PollState) - BEFORE_OR_AFTER_WAITING
+    assert parked == {
+        PollState.CLAIMING,
+        PollState.WAITING,
+        PollState.WOKEN,
+        PollState.RECHECKED,
+        PollState.OVERDUE,
+        PollState.CONFIRMING,
+        PollState.GIVING_UP,
+    }

@@ -52,9 +52,11 @@ RUN = Run(
     claim_token="t",
     claim_poll_id="p",
     owner="o",
+    replay_of="n",
+    traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
 )
 SESSION = Session("s", "idle", NOW, "/p", "a", NOW, "q", "x", "e", "h", "o", 1)
-RUNNER = RunnerInfo("l", NOW, NOW, "h", "/p", "e", '{"type":"t"}', ["g"], True, "stale", 1.5, 4, 1, True)
+RUNNER = RunnerInfo("l", NOW, NOW, "h", "/p", "e", '{"type":"t"}', ["g"], True, "stale", 1.5, 4, 1, True, NOW, "r")
 EVENT = Event(1, "v1.a.1", encode({"data": dict.fromkeys((*EVENT_FIELDS, "truncated"), "x")}).decode(), "r")
 SERIALISED: list[tuple[Callable[[Any], Any], Any, type[BaseModel]]] = [
     (serializers.run_json, RUN, runs.Run),

@@ -1,5 +1,7 @@
 """Check that each setting has one name and that misspelt ones are refused."""
 
+from pathlib import Path
+
 import pytest
 
 from models.core.limits import Limits
@@ -136,7 +138,7 @@ def test_effective_settings_have_name_value_unit_and_meaning(environment: pytest
     assert len(rows) == len(Settings.model_fields)
     assert all(row.description and row.name.startswith(PREFIX) for row in rows)
     bare = [row.name for row in rows if row.value.replace(".", "").isdigit() and not row.unit]
-    assert bare == ["COORDINATOR_LISTEN_HOST", "COORDINATOR_LISTEN_PORT"]
+    assert bare == [f"COORDINATOR_{name}" for name in ("LISTEN_HOST", "LISTEN_PORT", "METRICS_PORT", "METRICS_HOST")]
 
 
 @pytest.mark.parametrize(
@@ -157,9 +159,62 @@ def test_password_is_never_shown(url: str, shown: str) -> None:
 
 def test_printed_settings_object_shows_no_urls(environment: pytest.MonkeyPatch) -> None:
     """Tracebacks print arguments."""
-    assert "secret" not in repr(Settings(database_url="postgresql://me:secret@db/x", redis_url="redis://:secret@c"))
+    assert "hidden" not in repr(Settings(database_url="postgresql://me:hidden@db/x", redis_url="redis://:hidden@c"))
 
 
 def test_limits_of_default_settings_are_default_limits(environment: pytest.MonkeyPatch) -> None:
     """Verbs called without limits, as in tests, decide as a coordinator without settings does."""
     assert Limits(**load_settings().deadlines()) == Limits()
+
+
+OIDC = {
+    "OIDC_ISSUER": "https://login.example",
+    "OIDC_AUDIENCE": "coordinator",
+    "OIDC_CLIENT_ID": "console",
+    "CONSOLE_URL": "https://runs.example/prefix/console/",
+}
+
+
+def set_oidc(environment: pytest.MonkeyPatch, **changed: str) -> None:
+    for name, value in {**OIDC, **changed}.items():
+        environment.setenv(PREFIX + name, value)
+
+
+def test_sign_in_by_oidc_reads_its_secret_from_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Complete the scopes and the address; show the secret nowhere."""
+    file = tmp_path / "secret"
+    file.write_text("hidden\n")
+    set_oidc(environment, OIDC_CLIENT_SECRET_FILE=str(file), OIDC_SCOPES="profile, email")
+    settings = load_settings()
+    assert settings.oidc_client_secret == "hidden"
+    assert settings.oidc_scopes == ("openid", "profile", "email")
+    assert settings.console_url == "https://runs.example/prefix/console"
+    assert "hidden" not in repr(settings)
+    assert "hidden" not in str(effective(settings))
+    environment.setenv(f"{PREFIX}OIDC_CLIENT_SECRET", "another")
+    with pytest.raises(SettingsError, match="both set, to different secrets"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"CONSOLE_URL": ""}, "OIDC_CLIENT_ID needs"),
+        ({"OIDC_ISSUER": "", "OIDC_AUDIENCE": ""}, "OIDC_CLIENT_ID needs"),
+        ({"OIDC_CLIENT_ID": "", "OIDC_CLIENT_SECRET": "x"}, "names no client"),
+        ({"CONSOLE_URL": "http://runs.example/console"}, "must begin with https"),
+        ({"CONSOLE_URL": "https://runs.example/"}, "must end with /console"),
+        ({"CONSOLE_URL": "https://me@runs.example/console"}, "must end with /console"),
+        ({"CONSOLE_URL": "https://runs.example/console?x=/console"}, "must end with /console"),
+        ({"CONSOLE_URL": "https://runs.example:port/console"}, "must begin with https"),
+        ({"CONSOLE_URL": "https:///console"}, "must begin with https"),
+        ({"OIDC_SCOPES": "openid profile"}, "scopes without blanks"),
+        ({"OIDC_SIGN_IN_CLAIMS": "both"}, "id_token"),
+    ],
+)
+def test_impossible_sign_in_by_oidc_is_refused(
+    environment: pytest.MonkeyPatch, changed: dict[str, str], said: str
+) -> None:
+    set_oidc(environment, **changed)
+    with pytest.raises(SettingsError, match=said):
+        load_settings()

@@ -28,8 +28,8 @@ GROUPS_OF_RUNS = {
     RunStatus.RUNNING: {"UNFINISHED", "IN_HAND", "HELD_BY_TOKEN", "PAST_CLAIM"},
     RunStatus.STOPPING: {"UNFINISHED", "IN_HAND", "PAST_CLAIM"},
     RunStatus.COMPLETED: {"TERMINAL"},
-    RunStatus.FAILED: {"TERMINAL"},
-    RunStatus.STOPPED: {"TERMINAL"},
+    RunStatus.FAILED: {"TERMINAL", "UNSUCCESSFUL"},
+    RunStatus.STOPPED: {"TERMINAL", "UNSUCCESSFUL"},
 }
 GROUPS_OF_SESSIONS = {
     SessionStatus.PENDING: set(),

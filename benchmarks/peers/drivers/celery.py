@@ -1,5 +1,3 @@
-"""Celery on Redis: late acknowledgement, one message reserved at a time, states and results in Redis."""
-
 import asyncio
 import os
 

@@ -1,5 +1,3 @@
-"""DBOS: durable workflows in Postgres, a queue with a limit for each worker, submitted by its client."""
-
 import asyncio
 import os
 import signal

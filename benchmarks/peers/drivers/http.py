@@ -1,5 +1,3 @@
-"""Pool of HTTP connections for peers that are driven by HTTP."""
-
 from typing import Any
 
 import orjson
@@ -8,8 +6,6 @@ from benchmarks.wire import Connection, Unexpected, connect, request
 
 
 class Http:
-    """Client of one address: as many connections as there are requests at once."""
-
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
         self._idle: list[Connection] = []

@@ -1,5 +1,3 @@
-"""Prefect: a server on Postgres, driven by its REST interface as its workers do."""
-
 import asyncio
 from datetime import UTC, datetime
 from time import perf_counter
@@ -38,7 +36,6 @@ class _Prefect(Driver):
         await self._http.post(self._create_path, {"parameters": {"prompt": self.place.prompt, "port": port}})
 
     async def lives(self, *, seconds: float) -> dict[str, float]:
-        """Run slots that set a run to pending, running and completed; one poller fetches for the free ones."""
         meter = Meter()
         fetched: asyncio.Queue[str] = asyncio.Queue()
         keeper = asyncio.create_task(self._keep_created(fetched, meter))
@@ -52,7 +49,6 @@ class _Prefect(Driver):
         return meter.figures()
 
     async def starts(self, *, samples: int, uncounted: int = 3) -> dict[str, float]:
-        """Measure from just before the creation to the accepted claim, by a worker that polls without a pause."""
         return await measured_alone(self._start, samples // LONGER, uncounted)
 
     async def _start(self) -> float:

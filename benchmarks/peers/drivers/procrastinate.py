@@ -1,5 +1,3 @@
-"""Procrastinate: jobs in Postgres, workers that listen for notifications."""
-
 import asyncio
 
 from procrastinate import App, PsycopgConnector

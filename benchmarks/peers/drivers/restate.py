@@ -1,5 +1,3 @@
-"""Restate: the server keeps a journal of its own and calls the service over HTTP; a life is one call."""
-
 import asyncio
 
 import hypercorn.asyncio

@@ -14,10 +14,8 @@ ALTER TABLE events DROP CONSTRAINT uq_events_feed_pos;
 
 
 def upgrade() -> None:
-    """No version names the constraint; what read by its index reads by the other one."""
     op.execute(NO_CONSTRAINT)
 
 
 def downgrade() -> None:
-    """Build it again."""
     op.execute("ALTER TABLE events ADD CONSTRAINT uq_events_feed_pos UNIQUE (feed_pos)")

@@ -360,7 +360,6 @@ NAMES = [
 
 
 def upgrade() -> None:
-    """Create everything."""
     op.execute(TABLES)
     op.execute(SEQUENCE_FEED)
     op.execute(SILENCE_COUNTS_FROM)
@@ -368,7 +367,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove everything."""
     op.execute("DROP FUNCTION sequence_feed(integer)")
     op.execute("DROP FUNCTION silence_counts_from()")
     for name in NAMES:

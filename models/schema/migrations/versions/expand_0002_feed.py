@@ -74,12 +74,10 @@ ALTER TABLE feed_head
 
 
 def upgrade() -> None:
-    """Add what the floor needs, then the function that uses it."""
     op.execute(FLOORS)
     op.execute(SEQUENCE_FEED)
 
 
 def downgrade() -> None:
-    """Back to the function that looks at all events."""
     op.execute(FORMER_SEQUENCE_FEED)
     op.execute("ALTER TABLE feed_head DROP COLUMN next_floor, DROP COLUMN floors_moved_at")

@@ -28,10 +28,8 @@ ALTER TABLE child_results
 
 
 def upgrade() -> None:
-    """Add the columns, and the index by which a run finds what it was to carry."""
     op.execute(CHILD_RESULTS)
 
 
 def downgrade() -> None:
-    """Back to results that only wait or are delivered."""
     op.execute(FORMER_CHILD_RESULTS)

@@ -18,10 +18,8 @@ CREATE TABLE kept_results (
 
 
 def upgrade() -> None:
-    """Add the table."""
     op.execute(KEPT_RESULTS)
 
 
 def downgrade() -> None:
-    """Back to results that go with the events."""
     op.execute("DROP TABLE kept_results")

@@ -47,10 +47,8 @@ CREATE INDEX ix_stream_tickets_expires_at ON stream_tickets (expires_at);
 
 
 def upgrade() -> None:
-    """Add the tables, empty: while there is no key nothing changes."""
     op.execute(CREDENTIALS)
 
 
 def downgrade() -> None:
-    """Back to a house without doors."""
     op.execute("DROP TABLE stream_tickets, key_changes, api_keys")

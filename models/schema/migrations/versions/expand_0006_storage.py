@@ -25,10 +25,8 @@ ALTER TABLE runs SET (fillfactor = 80);
 
 
 def upgrade() -> None:
-    """Change the settings; what is stored already stays as it is."""
     op.execute(STORAGE)
 
 
 def downgrade() -> None:
-    """Return to the server's own settings, and to free space in pages of runs."""
     op.execute(FORMER_STORAGE)

@@ -21,10 +21,8 @@ CREATE TABLE audit_log (
 
 
 def upgrade() -> None:
-    """Add the table, empty: earlier acts were not recorded."""
     op.execute(AUDIT)
 
 
 def downgrade() -> None:
-    """Forget who did what."""
     op.execute("DROP TABLE audit_log")

@@ -14,10 +14,8 @@ AS_IT_COMES = "ALTER FUNCTION sequence_feed(integer) RESET enable_bitmapscan"
 
 
 def upgrade() -> None:
-    """Have the function walk along the index of unnumbered events."""
     op.execute(IN_ORDER)
 
 
 def downgrade() -> None:
-    """Leave it to the planner again."""
     op.execute(AS_IT_COMES)

@@ -45,11 +45,9 @@ END $$;
 
 
 def upgrade() -> None:
-    """Replace the function."""
     op.execute(SEQUENCE_FEED)
 
 
 def downgrade() -> None:
-    """Back to the function that looks each event up again."""
     op.execute(FORMER_SEQUENCE_FEED)
     op.execute(IN_ORDER)

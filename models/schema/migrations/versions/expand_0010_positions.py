@@ -21,5 +21,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Leave it to the constraint again."""
     op.execute("DROP INDEX uq_events_position")

@@ -21,6 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
     op.execute("ALTER TABLE runs DROP COLUMN unmatched_since")
     op.execute("ALTER TABLE demand_profiles DROP COLUMN unmatched_since")

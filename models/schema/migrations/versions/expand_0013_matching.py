@@ -24,5 +24,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Leave its work to ix_runs_match_deadline again."""
     op.execute("DROP INDEX ix_runs_unmatched")

@@ -40,12 +40,10 @@ $$;
 
 
 def upgrade() -> None:
-    """Add the functions."""
     op.execute(SERVED_AGO)
     op.execute(SILENT_BEFORE)
 
 
 def downgrade() -> None:
-    """Remove them."""
     op.execute("DROP FUNCTION silent_before(double precision)")
     op.execute("DROP FUNCTION served_ago(double precision)")

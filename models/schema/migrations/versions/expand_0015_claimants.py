@@ -32,5 +32,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to claims that only name a runner."""
     op.execute(FORMER_CLAIMS)

@@ -15,10 +15,8 @@ ALTER TABLE stop_commands ADD COLUMN superseded BOOLEAN DEFAULT 'false' NOT NULL
 
 
 def upgrade() -> None:
-    """Add the column."""
     op.execute(COLUMN)
 
 
 def downgrade() -> None:
-    """Remove it."""
     op.execute("ALTER TABLE stop_commands DROP COLUMN superseded")

@@ -14,5 +14,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the column."""
     op.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE demand_profiles DROP COLUMN made_by")

@@ -18,10 +18,8 @@ CREATE TABLE run_event_counts (
 
 
 def upgrade() -> None:
-    """Add the table, empty: without a bound it stays so."""
     op.execute(COUNTS)
 
 
 def downgrade() -> None:
-    """Remove it."""
     op.execute("DROP TABLE run_event_counts")

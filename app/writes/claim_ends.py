@@ -1,0 +1,24 @@
+import asyncio
+from typing import Final
+
+from app.writes.attempts import Attempts, Unavailable
+from models.runners.drain import open_transactions
+
+# Wait this long for transactions that may hold a claim: longer than Postgres lets one be idle.
+LONGEST_SECONDS: Final = 10.0
+FIRST_PAUSE_SECONDS: Final = 0.005
+LONGEST_PAUSE_SECONDS: Final = 0.2
+
+
+async def wait_for_claims(looks: Attempts, *, seconds: float = LONGEST_SECONDS) -> None:
+    """Return once no claim can commit that read a runner before this call. Raises Unavailable after ``seconds``."""
+    now = asyncio.get_running_loop().time
+    end = now() + seconds
+    pause = FIRST_PAUSE_SECONDS
+    left = await looks.autocommit(open_transactions)
+    while left:
+        if now() >= end:
+            raise Unavailable
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        left &= await looks.autocommit(open_transactions)

@@ -1,0 +1,11 @@
+import { apiRoot } from "../location";
+
+/** Return the line that submits a run to this coordinator. */
+export function submitCommand(): string {
+  return `COORDINATOR_URL=${apiRoot.replace(/\/$/, "")} coordinator submit 'Say hello' --wait`;
+}
+
+/** Return the line that starts a runner for this coordinator. */
+export function runnerCommand(): string {
+  return `coordinator runner --url ${apiRoot.replace(/\/$/, "")} -- python -m runner.demo`;
+}
