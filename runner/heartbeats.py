@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 import structlog
 
@@ -40,14 +41,22 @@ class Heartbeats:
         self._reporting = reporting
         self._held = held
         self._wake = wake
+        self._was_suspended = asyncio.Event()
 
     async def beat(self) -> None:
+        """Send heartbeats until cancelled; the first one after a suspension at once."""
+        watching = asyncio.create_task(self._watch_for_suspensions())
+        try:
+            await self._beat()
+        finally:
+            watching.cancel()
+
+    async def _beat(self) -> None:
         backoff = Backoff(first=0.5, longest=5.0)
         pause = self._registration.heartbeat_seconds
         heard_at, generation = clock.elapsed(), self._registration.generation
         while True:
-            if await self._rest(pause):
-                self._wake()
+            await self._rest(pause)
             asked = self._registration.generation
             held = list(self._held())
             try:
@@ -74,18 +83,23 @@ class Heartbeats:
                 pause = self._registration.heartbeat_seconds
                 backoff.reset()
 
-    async def _rest(self, seconds: float) -> bool:
-        """Wait; return True at once when the machine was suspended or this process was stopped meanwhile."""
-        while seconds > 0:
-            step = min(seconds, LOOK_SECONDS)
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not beyond a suspension, nor after one that fell into the last call."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._was_suspended.wait()
+        self._was_suspended.clear()
+
+    async def _watch_for_suspensions(self) -> None:
+        """Notice each time in which the machine was suspended or this process was stopped."""
+        while True:
             before = clock.elapsed()
-            await asyncio.sleep(step)
-            late = clock.elapsed() - before - step
+            await asyncio.sleep(LOOK_SECONDS)
+            late = clock.elapsed() - before - LOOK_SECONDS
             if late > SUSPENDED_SECONDS:
                 log.warning("suspended", seconds=round(late, 1))
-                return True
-            seconds -= step
-        return False
+                self._was_suspended.set()
+                self._wake()
 
     def _end_lost(self, asked: Collection[Execution], not_yours: Collection[str]) -> None:
         """Kill the named runs; one claimed since the request was sent is not affected."""

@@ -12,6 +12,8 @@ from runtime.processes import PORTS, Locked, locked, port_is_free
 
 # Use ports below those that `free_port` gives to servers of the product.
 _RANGES = range(PORTS.start // 2, PORTS.start, 500)
+# Browsers open no page there (the Fetch standard, section Port blocking).
+_BLOCKED_BY_BROWSERS = frozenset({10080})
 _held = ExitStack()
 
 
@@ -37,5 +39,5 @@ def _ports() -> Iterator[int]:
             _held.enter_context(locked(lock))
         except Locked:
             continue
-        return cycle(range(first, first + _RANGES.step))
+        return cycle(sorted(set(range(first, first + _RANGES.step)) - _BLOCKED_BY_BROWSERS))
     raise OSError("as many other test processes as there are ports for run already")

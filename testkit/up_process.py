@@ -24,7 +24,7 @@ from runtime.settings import ALIASES
 from testkit.servers import copy_prepared_postgres
 from testkit.waiting import eventually
 
-START_SECONDS = 60
+START_SECONDS = 180
 UP = (sys.executable, "-m", "cli.main", "up")
 # Do not pass the given servers on: the embedded ones of `up` are under test.
 OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ALIASES.values()}

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from devserver.supervisor import ROOT
+from testkit.waiting import eventually
 
 # Block the signal in the main thread: the system gives it to the other one.
 WORKER = """
@@ -32,6 +34,11 @@ signal.signal = set_writing_handler
 """
 
 
+def main_thread_sleeps(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "S"
+
+
 @contextmanager
 def waiting(script: str) -> "Iterator[subprocess.Popen[str]]":
     """Run the script until it waits; end it with the block."""
@@ -39,6 +46,8 @@ def waiting(script: str) -> "Iterator[subprocess.Popen[str]]":
         try:
             assert process.stdout
             assert process.stdout.readline() == "waits\n"
+            # Before it sleeps, a handler in Python would still run in the main thread.
+            eventually(lambda: main_thread_sleeps(process.pid))
             yield process
         finally:
             process.kill()

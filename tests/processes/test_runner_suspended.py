@@ -1,8 +1,11 @@
 """A runner whose machine sleeps: its timers do not see the time in which its runs go to others."""
 
 import asyncio
+import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,29 +88,62 @@ def test_runner_kills_runs_reassigned_while_machine_slept(
     coordination.until(again, "running")
 
 
-class Silent(Heartbeats):
-    """Runner that never needs a heartbeat, with visible waits."""
-
-    rest = Heartbeats._rest
-
-
-def heartbeats() -> Silent:
-    client = CoordinatorClient("http://127.0.0.1:9")
+def heartbeats(url: str = "http://127.0.0.1:9", wake: Callable[[], None] = lambda: None) -> Heartbeats:
+    client = CoordinatorClient(url, patience_seconds=0)
     options = RunnerOptions(urls=(), command=("x",), profile="p", hostname="h", project_dir="/")
     registration = RunnerRegistration(client, options.identity())
-    return Silent(client, registration, Reporting(client, registration), held=list, wake=lambda: None)
+    return Heartbeats(client, registration, Reporting(client, registration), held=list, wake=wake)
 
 
-async def test_sleep_of_machine_ends_wait_for_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a timer of an hour at the first look after the sleep; without a sleep it runs to its end."""
-    asleep = 0.0
+@pytest.mark.parametrize("in_flight", [False, True], ids=["between heartbeats", "with a heartbeat in flight"])
+async def test_heartbeat_follows_sleep_of_machine_at_once(monkeypatch: pytest.MonkeyPatch, in_flight: bool) -> None:
+    """Leave a timer of an hour at the first look after the sleep, and wake the poll."""
+    asleep, readings = 0.0, 0
     real = clock.elapsed
-    monkeypatch.setattr(clock, "elapsed", lambda: real() + asleep)
-    waiting = asyncio.create_task(heartbeats().rest(3600))
-    await asyncio.sleep(0)
-    asleep = 1800.0
-    assert await waiting is True
-    assert await heartbeats().rest(0.01) is False
+
+    def elapsed() -> float:
+        nonlocal readings
+        readings += 1
+        return real() + asleep
+
+    monkeypatch.setattr(clock, "elapsed", elapsed)
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    may_answer, woken, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = re.findall(rb"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(length))
+                arrived.put_nowait(None)
+                await may_answer.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}")
+        await writer.wait_closed()
+        ended.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        sender = heartbeats(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", woken.set)
+        if in_flight:
+            sender._registration.heartbeat_seconds = 0
+            beating = asyncio.create_task(sender.beat())
+            await arrived.get()
+        sender._registration.heartbeat_seconds = 3600
+        if not in_flight:
+            readings = 0
+            beating = asyncio.create_task(sender.beat())
+            may_answer.set()
+        # One by the sender, one by the watch.
+        while readings < 2:
+            await asyncio.sleep(0)
+        asleep = 1800.0
+        await woken.wait()
+        may_answer.set()
+        await arrived.get()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        await sender._client.aclose()
+        await ended.wait()
 
 
 def test_absence_clock_runs_during_suspend() -> None:
