@@ -75,7 +75,7 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
         time.sleep(campaign.warm_up)
         before = usage(cluster)
         say(f"the cluster serves: {before}")
-        faults, began = Faults(cluster, load, say, shipped), time.monotonic()
+        faults, began = Faults(cluster, load, say, shipped, load.ledger), time.monotonic()
         faults.run(schedule(campaign.seed, campaign.seconds, gap=campaign.gap))
         say("no more faults: waiting until the cluster is quiet")
         shipped.finish()

@@ -12,6 +12,8 @@ import redis
 
 from chaos import clock
 from chaos.cluster import ChaosCluster, signal_all
+from chaos.drains import drain_runner
+from chaos.ledger import Ledger
 from chaos.schedule import POSTGRES, REDIS, Fault, Kind
 from chaos.shipped import Shipped
 from runtime.redis_client import sync_client
@@ -47,6 +49,7 @@ class Faults:
     cast: Cast
     say: Callable[[str], None]
     shipped: Shipped | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     done: list[Done] = field(default_factory=list)
     # Errors of the faults themselves.
     broken: list[str] = field(default_factory=list)
@@ -57,7 +60,7 @@ class Faults:
         threads: list[threading.Thread] = []
         for fault in faults:
             time.sleep(max(0.0, begun + fault.at - time.monotonic()))
-            self._locks.setdefault(fault.target, threading.Lock())
+            self._locks.setdefault(fault.lock, threading.Lock())
             thread = threading.Thread(target=self._do, args=(fault,), name=str(fault), daemon=True)
             thread.start()
             threads.append(thread)
@@ -73,7 +76,7 @@ class Faults:
         return [*self.broken, *(f"{done.fault}: {done.outcome}" for done in alone), *unfinished]
 
     def _do(self, fault: Fault) -> None:
-        with self._locks[fault.target]:
+        with self._locks[fault.lock]:
             done = Done(fault, time.monotonic())
             self.done.append(done)
             self.say(f"{fault}")
@@ -109,6 +112,8 @@ class Faults:
                 return lambda _: self.cast.die()
             case Kind.ANSWER | Kind.SLEEP:
                 return self._of_shipped
+            case Kind.DRAIN:
+                return lambda fault: drain_runner(self.cluster, self.ledger, fault)
             case Kind.DEPLOY:
                 return self._deploy
 

@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 # Expected status codes of each call; anything else is a failure. 404: the session was deleted meanwhile; 409 of a
 # report: the run was given to another runner; of a registration: its previous process still counts as alive.
@@ -56,6 +57,15 @@ class Report:
     begun: float
 
 
+@dataclass(frozen=True)
+class Drain:
+    """Drain of a runner, from its acknowledgement to just before its end is asked for, by the clock of Postgres."""
+
+    runner_id: str
+    since: datetime
+    until: datetime
+
+
 @dataclass
 class Ledger:
     accepted: dict[str, str] = field(default_factory=dict)
@@ -73,6 +83,7 @@ class Ledger:
     failures: list[Failure] = field(default_factory=list)
     # Runs started by a runner that then died for good.
     orphaned: list[str] = field(default_factory=list)
+    drains: list[Drain] = field(default_factory=list)
 
     def accept(self, key: str, run_id: str, session_id: str) -> None:
         if self.accepted.setdefault(key, run_id) != run_id:

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     DIE = "death for good of"
     ANSWER = "answers of a proxy to"
     SLEEP = "sleep of the machine of"
+    DRAIN = "drain"
     DEPLOY = "rolling deploy"
 
 
@@ -51,6 +52,11 @@ class Fault:
     target: str
     seconds: float = 0.0
     amount: float = 0.0
+
+    @property
+    def lock(self) -> str:
+        """Return what no other fault may be done to meanwhile; a runner that drains may be killed or frozen."""
+        return f"{self.kind} {self.target}" if self.kind is Kind.DRAIN else self.target
 
     def __str__(self) -> str:
         text = f"{self.at:6.1f} s  {self.kind} {self.target}"
@@ -109,6 +115,7 @@ MAKERS: Final[dict[str, Maker]] = {
     "a runner dies for good": _at_once(Kind.DIE, MORTAL),
     "freeze a deployed runner": _lasting(Kind.FREEZE, DEPLOYED, *BEYOND_LOST),
     "freeze a runner with tokens": _lasting(Kind.FREEZE, TOKENED, *BEYOND_LOST),
+    "drain a runner": _lasting(Kind.DRAIN, (*DEPLOYED, *TOKENED), 3, 15),
     "let a proxy answer for us": _lasting(Kind.ANSWER, SHIPPED[:1], 2, 10),
     "let a machine sleep": _lasting(Kind.SLEEP, SHIPPED, *BEYOND_LOST),
     "deploy": lambda _: Fault(0, Kind.DEPLOY, "up"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from chaos.drains import claims_of_draining_runners
 from chaos.ledger import Delivery, Ledger
 from chaos.mortals import late_losses
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
@@ -94,6 +95,7 @@ def judge(engine: Engine, ledger: Ledger) -> list[Verdict]:
         tokens_fence,
         nothing_hangs,
         dead_runners_lose_their_runs,
+        draining_runners_claim_nothing,
         events_are_told_once,
         children_are_told_once,
     )
@@ -190,6 +192,12 @@ def dead_runners_lose_their_runs(connection: Connection, ledger: Ledger) -> Verd
     """Judge the bound: twice the runner's lost window, counted in time in which the coordinator served."""
     findings = late_losses(connection, ledger)
     return Verdict("Dead runners lose their runs in time", f"{len(ledger.orphaned)} runs of dead runners", findings)
+
+
+def draining_runners_claim_nothing(connection: Connection, ledger: Ledger) -> Verdict:
+    """Judge claims that began after the drain was acknowledged and before its end was asked for."""
+    findings = claims_of_draining_runners(connection, ledger)
+    return Verdict("Draining runners claim nothing", f"{len(ledger.drains)} drains", findings)
 
 
 def events_are_told_once(connection: Connection, ledger: Ledger) -> Verdict:

@@ -106,7 +106,7 @@ def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
     in_hand = str(runner.get("runs_in_hand", ""))
     return (
         runner["runner_id"],
-        status_text(state_of(runner)),
+        _state_text(runner),
         runner["executor_profile"],
         runner["hostname"],
         _short(runner["project_dir"]),
@@ -114,6 +114,12 @@ def _runner_row(runner: Runner) -> tuple[str | Text, ...]:
         in_hand if capacity is None else f"{in_hand}/{capacity}",
         f"{span(runner['seconds_since_heartbeat'])} ago",
     )
+
+
+def _state_text(runner: Runner) -> Text:
+    state, reason = state_of(runner), runner.get("drain_reason")
+    told = f": {_short(printable_line(reason))}" if state == "draining" and reason else ""
+    return Text.assemble(status_text(state), told)
 
 
 def state_of(runner: Runner) -> str:

@@ -139,12 +139,8 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.ParentIsDescendant: lambda error: Problem(
         400, f"Parent session '{error.parent_session_id}' is a descendant"
     ),
-    errors.ParentOfAnotherOwner: lambda error: Problem(
-        400, f"Parent session '{error.parent_session_id}' belongs to another owner"
-    ),
-    errors.TooDeep: lambda error: Problem(
-        400, f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
-    ),
+    errors.ParentOfAnotherOwner: lambda error: Problem(400, str(error)),
+    errors.TooDeep: lambda error: Problem(400, str(error)),
     errors.TooManyDemands: lambda error: Problem(422, [_too_many_demands(error)]),
     errors.KeyReused: lambda _: Problem(409, "Idempotency-Key was used with another body"),
     errors.Unstorable: lambda error: Problem(422, [{"type": "unstorable", "loc": ["body"], "msg": error.reason}]),

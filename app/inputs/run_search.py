@@ -31,6 +31,7 @@ RUN_ID: Final = Texts("run_id", f"Only these runs; may be repeated, up to {MOST_
 OWNER: Final = Text("owner", "Only runs of this owner; for admins")
 TYPE: Final = Choice("type", "Only runs of this type", among=tuple(RunType))
 PARENT: Final = Text("parent_session_id", "Only runs of children of this session")
+REPLAY_OF: Final = Text("replay_of", "Only replays of this run")
 MIN_ATTEMPT: Final = Whole("min_attempt", "Only runs that were started so often", least=0, most=1000)
 READY: Final = Flag("ready", "Only pending runs that can be claimed now, or with false those that wait")
 ERROR_CONTAINS: Final = Text("error_contains", "Only runs whose error contains this text, in any case of letters")
@@ -53,6 +54,7 @@ SEARCH: Final[tuple[Parameter, ...]] = (
     OWNER,
     TYPE,
     PARENT,
+    REPLAY_OF,
     MIN_ATTEMPT,
     READY,
     ERROR_CONTAINS,
@@ -103,6 +105,7 @@ def search_of(query: QueryParams, caller: Caller) -> RunSearch:
         owner=owner_of(query, caller),
         type=TYPE.of(query),
         parent_session_id=PARENT.of(query),
+        replay_of=REPLAY_OF.of(query),
         min_attempt=MIN_ATTEMPT.of(query),
         ready=READY.of(query),
         error_contains=ERROR_CONTAINS.of(query),

@@ -31,6 +31,9 @@ FEATURES: Final = (
     "series",
     "administration",
     "sign_in_methods",
+    "replays",
+    "bulk",
+    "runner_drains",
 )
 
 

@@ -50,10 +50,8 @@ _THERE: Final = text("SELECT run_id, session_id FROM runs WHERE run_id = ANY(CAS
 
 _TEXTS: Final[Mapping[type[CoordinatorError], Callable[[Any], str]]] = {
     errors.NotFound: lambda error: f"{error.noun.capitalize()} '{error.id}' not found",
-    errors.ParentOfAnotherOwner: lambda error: f"Parent session '{error.parent_session_id}' belongs to another owner",
-    errors.TooDeep: lambda error: (
-        f"Session would be nested {error.depth} levels deep; at most {error.limit} are allowed"
-    ),
+    errors.ParentOfAnotherOwner: str,
+    errors.TooDeep: str,
     errors.TooManyDemands: lambda error: f"At most {error.limit} distinct sets of demands are allowed",
 }
 

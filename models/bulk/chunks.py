@@ -62,7 +62,11 @@ class Executed:
 _TAKE: Final = sql(
     """
     SELECT j.bulk_id, j.caller, j.role, j.owner, j.created_by, j.action, CAST(j.search AS text) AS search,
-        CAST(j.changes AS text) AS changes
+        CAST(j.changes AS text) AS changes,
+        j.created_by LIKE 'key:%' AND EXISTS (
+            SELECT 1 FROM api_keys k
+            WHERE k.key_id = substr(j.created_by, 5)
+              AND (k.revoked_at IS NOT NULL OR k.expires_at <= clock_timestamp())) AS key_has_ended
     FROM bulk_jobs j
     WHERE j.state = $BULK_RUNNING AND j.action IN $actions
       AND j.due_at <= clock_timestamp() + make_interval(secs => :ahead)
@@ -108,6 +112,8 @@ _LOCK: Final = sql("""
     FROM bulk_jobs WHERE bulk_id = :bulk_id AND state = $BULK_RUNNING FOR UPDATE
 """)
 
+_STOP: Final = sql("UPDATE bulk_jobs SET state = $BULK_STOPPED, ended_at = clock_timestamp() WHERE bulk_id = :bulk_id")
+
 _SPLIT: Final = text("""
     INSERT INTO bulk_chunks (bulk_id, run_ids, attempts)
     SELECT bulk_id, part.run_ids, attempts + :attempts
@@ -141,9 +147,11 @@ def in_chunks(action: BulkAction, run_ids: Sequence[str], sessions: Mapping[str,
 def take_chunk(conn: Connection) -> Chunk | None:
     """Lock the bulk that is due and was served longest ago, and return its next chunk; None: no bulk is due and free.
 
-    A bulk without a chunk is recorded as completed.
+    A bulk without a chunk is recorded as completed. One whose key was revoked, or has expired, is stopped.
     """
-    job = conn.execute(_TAKE, {"ahead": AHEAD_SECONDS}).first()
+    while (job := conn.execute(_TAKE, {"ahead": AHEAD_SECONDS}).first()) is not None and job.key_has_ended:
+        conn.execute(_STOP, {"bulk_id": job.bulk_id})
+        conn.execute(_DROP, {"bulk_id": job.bulk_id})
     if job is None:
         return None
     row = conn.execute(_NEXT, {"bulk_id": job.bulk_id}).first()

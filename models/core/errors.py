@@ -30,11 +30,17 @@ class ParentIsDescendant(CoordinatorError):
 class ParentOfAnotherOwner(CoordinatorError):
     parent_session_id: str
 
+    def __str__(self) -> str:
+        return f"Parent session '{self.parent_session_id}' belongs to another owner"
+
 
 @dataclass(frozen=True)
 class TooDeep(CoordinatorError):
     depth: int
     limit: int
+
+    def __str__(self) -> str:
+        return f"Session would be nested {self.depth} levels deep; at most {self.limit} are allowed"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ _RUN_ID: Final = re.compile(r"run_[0-9a-f]*")
 _SESSION_ID: Final = re.compile(r"ses_[0-9a-f]*")
 ENDED_MARK: Final = "e."
 _PENDING_ALONE: Final[frozenset[str]] = frozenset({RunStatus.PENDING})
+# Filters that an index of their own serves.
+_EXACT: Final = frozenset({"run_ids", "session_id", "replay_of", "run_start", "session_start", "id"})
 # Text behind every id of a run, in any collation.
 BEHIND_ALL_IDS: Final = "runs"
 
@@ -67,6 +69,7 @@ class RunSearch(RunFilter):
     owner: str | None = None
     type: str | None = None
     parent_session_id: str | None = None
+    replay_of: str | None = None
     min_attempt: int | None = None
     ready: bool | None = None
     error_contains: str | None = None
@@ -112,7 +115,7 @@ def search_runs(
 ) -> FoundRuns | BadCursor:
     """Return a page of runs in the order asked for; BadCursor for a cursor from elsewhere.
 
-    The page is complete for ids, sessions, unfinished runs, runs that failed or were stopped, and rare labels. Other
+    The page is complete for ids, sessions, replays of a run, unfinished runs, runs that failed or were stopped, and rare labels. Other
     filters, also beside these, are checked along an index up to ``bound``: then ``searched_until`` says how far.
     """
     key = _key(after, which.order)
@@ -158,7 +161,7 @@ class _Search:
         self._bound = bound
 
     def page(self) -> FoundRuns | BadCursor:
-        if self._wanted.keys() & {"run_ids", "session_id", "run_start", "session_start", "id"}:
+        if self._wanted.keys() & _EXACT:
             return self._exact()
         if self._order is Order.ENDED:
             return self._walk(LAST_ENDED)

@@ -96,6 +96,7 @@ CONDITIONS: Final[Mapping[str, ColumnElement[bool]]] = {
     "owner": runs.c.owner == bindparam("owner"),
     "type": runs.c.type == bindparam("type"),
     "parent_session_id": runs.c.parent_session_id == bindparam("parent_session_id"),
+    "replay_of": runs.c.replay_of == bindparam("replay_of", type_=Text),
     "min_attempt": runs.c.attempt >= bindparam("min_attempt", type_=Integer),
     "ready": and_(sql("runs.status = $PENDING"), runs.c.ready == bindparam("ready", type_=Boolean)),
     "error_contains": func.strpos(func.lower(runs.c.error), func.lower(bindparam("error_contains", type_=Text))) > 0,

@@ -296,6 +296,13 @@ runs = Table(
         postgresql_where=sql("status IN $PAST_CLAIM AND run_deadline_at IS NOT NULL"),
     ),
     Index("ix_runs_unheld", "run_id", postgresql_where=sql("status = $RUNNING AND unheld_beats >= 2")),
+    Index(
+        "ix_runs_replays",
+        "replay_of",
+        text("created_at DESC"),
+        text("run_id DESC"),
+        postgresql_where=text("replay_of IS NOT NULL"),
+    ),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),
     postgresql_with=VACUUMED_EARLY,
 )

@@ -46,6 +46,25 @@ def test_filters_stand_in_the_address_and_hostile_text_stays_text(up: Up, page: 
         assert faults_of_access(page) == [], path
 
 
+def hostile_text_stays_text(page: Page, url: str, within: float = 20_000) -> None:
+    """Look at the prompt of a run and at a line of its log."""
+    run = submit(url, HOSTILE)
+    session = httpx.get(f"{url}/runs/{run}").json()["session_id"]
+    event = {"event_type": "message", "session_id": session, "run_id": run, "timestamp": "2026-01-01T00:00:00Z"}
+    said = httpx.post(f"{url}/sessions/{session}/events", json={**event, "role": "assistant", "content": HOSTILE})
+    assert said.status_code in {200, 201}, said.text
+    page.goto(f"{url}/console/runs?q={run}")
+    expect(page.locator(f'[data-run="{run}"]')).to_contain_text("onerror=", timeout=within)
+    page.goto(f"{url}/console/runs/{run}")
+    expect(page.get_by_role("region", name="Log")).to_contain_text("onerror=", timeout=within)
+    assert page.title() == "Coordinator"
+    assert page.locator("main img").count() == 0
+
+
+def test_hostile_prompt_and_line_of_log_stay_text(up: Up, page: Page) -> None:
+    hostile_text_stays_text(page, up.urls[0])
+
+
 def test_overview_counts_and_draws_what_happens(up: Up, page: Page) -> None:
     """Show figures that the API confirms, and new ones without a reload; a queue that no runner serves says so."""
     first, second = up.urls

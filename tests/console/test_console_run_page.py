@@ -60,6 +60,25 @@ def test_replay_sends_what_was_changed_and_leads_to_new_run(up: Up, page: Page) 
     assert made["parameters"] == {"prompt": "and again"}
     page.get_by_role("main").get_by_role("link", name=run).first.click()
     expect(page.locator(f'h1:has-text("{run}")')).to_be_visible()
+    replayed = page.get_by_text("Replayed as")
+    expect(replayed.get_by_role("link", name=new)).to_be_visible(timeout=SOON)
+    expect(replayed.get_by_role("link", name="all replays")).to_have_count(0)
+
+
+def test_run_leads_to_all_its_replays(up: Up, page: Page) -> None:
+    """Show the newest three; the list of runs has all of them, by a filter that can be removed."""
+    url = up.urls[0]
+    run = submit(url, "often")
+    ended(url, run)
+    made = [httpx.post(f"{url}/runs/{run}/replay", json={}).json()["run_id"] for _ in range(4)]
+    open_run(page, url, run)
+    for each, count in zip(made, (0, 1, 1, 1), strict=True):
+        expect(page.get_by_role("main").get_by_role("link", name=each)).to_have_count(count, timeout=SOON)
+    page.get_by_role("link", name="all replays").click()
+    for each in made:
+        expect(page.get_by_role("row").filter(has_text=each)).to_be_visible(timeout=SOON)
+    expect(page.get_by_role("row").filter(has_text=run)).to_have_count(0)
+    expect(page.get_by_role("button", name=f"Remove the filter replay_of: {run}")).to_be_visible()
 
 
 def test_dialog_returns_focus_and_unfinished_run_has_no_replay(up: Up, page: Page) -> None:

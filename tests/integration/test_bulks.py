@@ -59,6 +59,28 @@ def test_dry_run_matches_and_changes_nothing(db: DbVerbs) -> None:
     assert db.count("runs", "status = 'pending'") == 14
 
 
+@pytest.mark.parametrize("ended", ["revoked_at = now()", "expires_at = now()"])
+def test_bulk_stops_when_its_key_ends(db: DbVerbs, ended: str) -> None:
+    """Change no run after that; a bulk of another key goes on."""
+    run_ids, others = pending(db, 4, ann), pending(db, 2, bob)
+    for name in ("ann", "bob"):
+        db.rows(
+            "INSERT INTO api_keys (key_id, secret_hash, role, owner) VALUES (:key, 'hash', 'user', :name)",
+            key=f"crd_{name}",
+            name=name,
+        )
+    bulk_id = started(db, BulkAction.STOP, run_ids, caller=ann)
+    assert work(db)
+    db.rows(f"UPDATE api_keys SET {ended} WHERE key_id = 'crd_ann'")  # noqa: S608
+    other = started(db, BulkAction.STOP, others, caller=bob)
+    work_all(db)
+    bulk = state(db, bulk_id)
+    assert (bulk.state, bulk.done, bulk.ended_at is not None) == ("stopped", 2, True)
+    assert db.count("runs", "status = 'pending'") == 2
+    assert db.count("bulk_chunks", "true") == 0
+    assert state(db, other).state == "completed"
+
+
 def test_limit_counts_newest_runs(db: DbVerbs) -> None:
     run_ids = pending(db, 4)
     found = matched(db, BulkAction.STOP, RunSearch(statuses=("pending",)), limit=3)

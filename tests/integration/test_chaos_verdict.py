@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from app.inputs.events import new_event
 from chaos import clock
 from chaos.faults import Done
-from chaos.ledger import Delivery, Failure, Ledger, Report
+from chaos.ledger import Delivery, Drain, Failure, Ledger, Report
 from chaos.network import Network, network
 from chaos.requests import excused
 from chaos.schedule import Fault, Kind
@@ -110,6 +111,12 @@ def lose_a_dead_runner_late(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     add_outage(db, "runners", 40, 10)
 
 
+def claim_for_a_draining_runner(db: DbVerbs, ledger: Ledger, run_id: str) -> None:
+    moment = db.one("SELECT claimed_at FROM runs WHERE run_id = :r", r=run_id)
+    day = timedelta(days=1)
+    ledger.drains.append(Drain(db.run(run_id).runner_id, moment - day, moment + day))
+
+
 def let_two_report(_db: DbVerbs, ledger: Ledger, run_id: str) -> None:
     ledger.deliveries.append(Delivery(run_id, _TOKEN, "runner-2", 2, 2.5))
 
@@ -147,6 +154,7 @@ def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
         ("Each run", end_it_twice),
         ("No run stays", leave_one_running),
         ("Dead runners", lose_a_dead_runner_late),
+        ("Draining runners", claim_for_a_draining_runner),
         ("Reports of former claims", let_two_report),
         ("Reports of former claims", deliver_one_claim_twice),
         ("Reports of former claims", accept_two_ends),

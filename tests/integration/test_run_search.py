@@ -31,7 +31,7 @@ FROM generate_series(0, :number - 1) n;
 INSERT INTO demand_profiles (hash, tags) VALUES ('h', '{}');
 INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, parent_session_id,
     execution_mode, demands, profile_id, no_match_timeout_seconds, status, ready, attempt, max_attempts, priority,
-    labels, error, created_at, completed_at, claim_token, runner_id)
+    labels, error, created_at, completed_at, claim_token, runner_id, replay_of)
 SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || lpad(to_hex(n), 32, '0'), 1, CASE WHEN n % 3 > 0 THEN 'ann' END,
     CASE WHEN n % 4 = 0 THEN 'resume_session' ELSE 'start_session' END, 'agent-' || n % 5, json_build_object('prompt', 'x'),
     CASE WHEN n % 10 = 0 THEN 'ses_parent' END, 'sync', '{}', (SELECT max(profile_id) FROM demand_profiles), 300,
@@ -41,7 +41,8 @@ SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || lpad(to_hex(n), 32, '0'), 1
     CAST(:begin AS timestamptz) + n / 2 * interval '1 minute',
     CASE WHEN s.status IN ('completed', 'failed', 'stopped')
          THEN CAST(:begin AS timestamptz) + n % 7 * interval '1 hour' END,
-    CASE WHEN s.status NOT IN ('pending') THEN 'token' END, 'lnch_' || n % 2
+    CASE WHEN s.status NOT IN ('pending') THEN 'token' END, 'lnch_' || n % 2,
+    CASE WHEN n % 4 = 1 THEN 'run_replayed' END
 FROM generate_series(0, :number - 1) n
 CROSS JOIN LATERAL (SELECT (ARRAY['pending', 'claimed', 'running', 'stopping', 'completed', 'failed', 'stopped',
     'completed', 'completed'])[1 + n % 9] AS status) s;
@@ -93,6 +94,7 @@ def expected(db: DbVerbs, which: RunSearch, caller: Caller) -> list[str]:
             which.owner in {None, run.owner},
             caller.role is Role.ADMIN or run.owner == caller.owner,
             which.parent_session_id in {None, run.parent_session_id},
+            which.replay_of in {None, run.replay_of},
             run.attempt >= (which.min_attempt or 0),
             which.ready is None or (run.status == "pending" and run.ready is which.ready),
             which.error_contains is None or which.error_contains.lower() in (run.error or "").lower(),
@@ -132,6 +134,7 @@ searches = st.builds(
     owner=maybe(st.just("ann")),
     type=maybe(st.just("resume_session")),
     parent_session_id=maybe(st.just("ses_parent")),
+    replay_of=maybe(st.sampled_from(["run_replayed", "none"])),
     min_attempt=maybe(st.integers(0, 3)),
     ready=maybe(st.booleans()),
     error_contains=maybe(st.sampled_from(["broken PIPE 5", "%", "_"])),

@@ -32,7 +32,7 @@ SELECT 'ses_' || lpad(to_hex(n), 32, '0'), n, 'finished', CASE WHEN n % 2 = 0 TH
 FROM generate_series(1, 20040) n;
 INSERT INTO runs (run_id, session_id, session_seq, owner, type, agent_name, parameters, execution_mode, demands,
     profile_id, no_match_timeout_seconds, status, ready, error, labels, created_at, completed_at, claim_token,
-    runner_id, match_deadline_at)
+    runner_id, match_deadline_at, replay_of)
 SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || lpad(to_hex(n), 32, '0'), 1,
     CASE WHEN n % 2 = 0 THEN 'ann' END, 'start_session', 'agent-' || n % 7, '{}', 'sync', '{}', 1 + n % 3, 300,
     s.status, s.status = 'pending' AND n % 3 > 0, CASE WHEN s.status = 'failed' THEN 'Broken pipe' END,
@@ -40,7 +40,8 @@ SELECT 'run_' || lpad(to_hex(n), 32, '0'), 'ses_' || lpad(to_hex(n), 32, '0'), 1
     now() - (20040 - n) * interval '10 seconds',
     CASE WHEN n <= 20000 THEN now() - (20040 - n) * interval '9 seconds' END,
     CASE WHEN n > 20020 THEN 'token ' || n END, CASE WHEN n > 20020 THEN 'lnch_' || n % 5 END,
-    CASE WHEN s.status = 'pending' AND n % 3 > 0 THEN now() + interval '5 minutes' END
+    CASE WHEN s.status = 'pending' AND n % 3 > 0 THEN now() + interval '5 minutes' END,
+    CASE WHEN n % 100 < 50 THEN 'run_' || n % 2 END
 FROM generate_series(1, 20040) n
 CROSS JOIN LATERAL (SELECT CASE WHEN n > 20020 THEN 'running' WHEN n > 20000 THEN 'pending'
     WHEN n % 5000 = 1 THEN 'stopped' WHEN n % 50 = 0 THEN 'failed' ELSE 'completed' END AS status) s;
@@ -77,6 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
     "ids": ({"run_ids": (f"run_{5:032x}", f"run_{6:032x}")}, 4, set()),
     "begin of an id": ({"id_start": f"run_{4096:032x}"[:-1]}, 2 * 16, set()),
     "begin of a session's id": ({"id_start": f"ses_{4096:032x}"[:-1]}, 2 * 16, {"ix_runs_session"}),
+    "replays": ({"replay_of": "run_0"}, PAGE, {"ix_runs_replays"}),
     "rare label": ({"labels": {"team": "rare"}}, 100 + PAGE, {"ix_runs_labels", "ix_runs_newest"}),
     "unknown agent": ({"agent_name": "none"}, 1000, {"ix_runs_newest"}),
     "error": ({"error_contains": "nowhere"}, 1000, {"ix_runs_newest"}),

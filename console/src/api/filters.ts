@@ -7,6 +7,8 @@ export interface RunFilters {
   runner?: string;
   session?: string;
   owner?: string;
+  /** Run whose replays are shown. */
+  replay_of?: string;
   /** Text that the error contains. */
   error?: string;
   /** Id, or the begin of a generated one. */
@@ -27,7 +29,7 @@ export interface RunsSearch extends RunFilters {
 
 export const STATUSES = ["pending", "claimed", "running", "stopping", "completed", "failed", "stopped"] as const;
 export const UNFINISHED: readonly string[] = ["pending", "claimed", "running", "stopping"];
-export const TEXTS = ["agent", "session", "runner", "owner", "error", "q"] as const;
+export const TEXTS = ["agent", "session", "runner", "owner", "replay_of", "error", "q"] as const;
 export const MOMENTS = ["created_after", "created_before", "ended_after", "ended_before"] as const;
 const UNITS: Record<string, number> = { m: 60_000, h: 3_600_000, d: 86_400_000 };
 const LONGEST_NAME = 80;
@@ -103,6 +105,7 @@ export function asQuery(filters: RunFilters, now = Date.now()) {
     runner_id: filters.runner,
     session_id: filters.session,
     owner: filters.owner,
+    replay_of: filters.replay_of,
     error_contains: filters.error,
     q: filters.q,
     created_after: moment(filters.created_after),

@@ -1,5 +1,5 @@
 import { queryOptions } from "@tanstack/react-query";
-import { ApiError, accepted, api, type Run, readText, sendText } from "./client";
+import { ApiError, accepted, api, type Run, type RunSummaryPage, readText, sendText } from "./client";
 
 /** Fields that coordinators with replays add to a run. */
 export interface Replayed {
@@ -44,6 +44,18 @@ export function resultText(id: string) {
         throw error;
       }
     },
+  });
+}
+
+/** Read the newest replays of a run. They are read again whenever the page is opened: one may have come since. */
+export function replaysOf(id: string) {
+  return queryOptions({
+    queryKey: ["run", id, "replays"],
+    queryFn: async ({ signal }) => {
+      const query = { replay_of: id, fields: "summary" as const, limit: 3 };
+      return accepted(await api.GET("/runs", { params: { query }, signal })) as RunSummaryPage;
+    },
+    staleTime: 0,
   });
 }
 

@@ -1,11 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
-import { useState } from "react";
+import { Fragment, useState } from "react";
 import { Button, Tab, TabList, TabPanel, Tabs } from "react-aria-components";
 import { ApiError, accepted, api, type Run } from "../../api/client";
 import { UNFINISHED } from "../../api/filters";
 import { oneRun, runResult } from "../../api/queries";
-import type { Replayed } from "../../api/replays";
+import { type Replayed, replaysOf } from "../../api/replays";
 import { Confirm } from "../../design/confirm";
 import {
   buttonClass,
@@ -78,6 +78,7 @@ function Shown({ run }: { run: Run & Replayed }) {
           Replay of <RunLink id={run.replay_of} />
         </p>
       )}
+      <Replays of={run.run_id} />
       {run.error && (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by the keyboard
         <pre tabIndex={0} className={styles.error}>
@@ -104,6 +105,28 @@ function Shown({ run }: { run: Run & Replayed }) {
         </TabPanel>
       </Tabs>
     </div>
+  );
+}
+
+function Replays({ of }: { of: string }) {
+  const found = useQuery(replaysOf(of)).data;
+  if (!found?.runs.length) {
+    return null;
+  }
+  return (
+    <p className={styles.by}>
+      Replayed as{" "}
+      {found.runs.map((run) => (
+        <Fragment key={run.run_id}>
+          <RunLink id={run.run_id} />{" "}
+        </Fragment>
+      ))}
+      {found.next_cursor && (
+        <Link to="/runs" search={{ replay_of: of }}>
+          all replays
+        </Link>
+      )}
+    </p>
   );
 }
 
