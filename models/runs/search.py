@@ -38,12 +38,13 @@ MOST_ROWS: Final = 200_000
 MOST_SECONDS: Final = 0.03
 FIRST_ROWS: Final = 1_000
 LARGEST_STEP: Final = 50_000
-# Runs in hand, and pending ones that are not ready, are read wholly while there are no more of them.
+# Runs in hand are read wholly while there are no more of them.
 MOST_UNFINISHED: Final = 20_000
-# A label that so many of the newest runs do not fill a page with may be rare enough to read all runs that have it.
-LABELLED_ROWS: Final = 5_000
-# Index entries of a label that are read in any case, however few of them are looked up.
-LABELLED_ENTRIES: Final = 100_000
+# Runs with a label, and pending ones that are not ready, are read wholly while there are no more of them, and so many of
+# the newest do not fill the page.
+RARE_ROWS: Final = 2_000
+# A label that the planner expects more runs to have is not looked up: all its index entries are read in any case.
+LABELLED_ENTRIES: Final = 4_000
 # A prefix of an id must name its time to about a minute.
 SHORTEST_PREFIX: Final = 12
 _RUN_ID: Final = re.compile(r"run_[0-9a-f]*")
@@ -98,7 +99,7 @@ class Bound:
     rows: int = MOST_ROWS
     seconds: float = MOST_SECONDS
     unfinished: int = MOST_UNFINISHED
-    labelled: int = LABELLED_ROWS
+    rare: int = RARE_ROWS
 
 
 USUAL_BOUND: Final = Bound()
@@ -180,7 +181,7 @@ class _Search:
         Where the walk over pending runs stopped, older ones in hand are left to the next page.
         """
         if self._wanted.get("ready") is False:
-            return self._at_once(WAITING, self._bound.unfinished) or self._walk(PENDING)
+            return self._newest(PENDING) or self._at_once(WAITING, self._bound.rare) or self._walk(PENDING)
         if RunStatus.PENDING not in statuses:
             return self._at_once(IN_HAND, self._bound.unfinished)
         if statuses == _PENDING_ALONE:
@@ -195,14 +196,16 @@ class _Search:
         return self._shown(pending._replace(hits=sorted({*pending.hits, *reached}, reverse=True)))
 
     def _labelled(self) -> FoundRuns:
-        newest = self._walked(NEWEST, self._bound.labelled)
-        if newest.stopped_at is None or len(newest.hits) > self._limit:
-            return self._shown(newest)
-        if self._labelled_estimate() <= LABELLED_ENTRIES:
-            at_once = self._at_once(LABELLED, self._bound.labelled)
-            if at_once is not None:
-                return at_once
-        return self._walk(NEWEST)
+        found = self._newest(NEWEST)
+        if found is None and self._labelled_estimate() <= LABELLED_ENTRIES:
+            found = self._at_once(LABELLED, self._bound.rare)
+        return found or self._walk(NEWEST)
+
+    def _newest(self, walk: Walk) -> FoundRuns | None:
+        """Return the page from the newest runs of the walk, None if they do not fill it and others are left."""
+        found = self._walked(walk, self._bound.rare)
+        is_whole = found.stopped_at is None or len(found.hits) > self._limit
+        return self._shown(found) if is_whole else None
 
     def _labelled_estimate(self) -> float:
         values = {"labels": json.dumps(self._wanted["labels"])}

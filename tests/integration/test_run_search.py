@@ -146,7 +146,7 @@ searches = st.builds(
     summary=st.booleans(),
 )
 bounds = st.sampled_from(
-    [Bound(rows=7, unfinished=3, labelled=3), Bound(rows=25, labelled=10), Bound(), Bound(seconds=0)]
+    [Bound(rows=7, unfinished=3, rare=3), Bound(rows=25, rare=10), Bound(), Bound(seconds=0)]
 )
 
 

@@ -96,7 +96,7 @@ def test_search_touches_a_page_or_its_bound(conn: Connection, case: str, role: R
     if role is Role.USER and indexes == {"ix_runs_ended"}:
         # The index has the runs of all owners.
         most = 1000
-    bound = Bound(rows=1000, labelled=100)
+    bound = Bound(rows=1000, rare=100)
 
     plans = plans_of(
         conn, lambda: search_runs(conn, caller, RunSearch(summary=True, **filters), limit=10, bound=bound), way=way
@@ -124,7 +124,7 @@ def frequent_label_is_not_read_wholly(conn: Connection) -> None:
     """Search for a label of each second run and an agent that is nowhere."""
     conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
     which = RunSearch(labels={"team": "all"}, agent_name="none", summary=True)
-    plans = plans_of(conn, lambda: search_runs(conn, ADMIN, which, limit=10, bound=Bound(rows=500, labelled=100)))
+    plans = plans_of(conn, lambda: search_runs(conn, ADMIN, which, limit=10, bound=Bound(rows=500, rare=100)))
     assert not any("ix_runs_labels" in plan.indexes("runs") for plan in plans), "the whole label was read"
 
 
