@@ -1,34 +1,14 @@
-import { apiRoot } from "../location";
-import { ApiError, CONSOLE_HEADERS, type RunSummary } from "./client";
+import { readText } from "./client";
 import { asQuery, type RunFilters, STATUSES } from "./filters";
+import type { components } from "./schema";
 
-export type BulkAction = "stop" | "delete" | "replay";
+export type Bulk = components["schemas"]["Bulk"];
+export type BulkAction = Bulk["action"];
+/** Result of a dry run. Its token starts exactly this. */
+export type BulkPlan = components["schemas"]["BulkPreview"];
 
 /** Runs that a bulk action is about: these, or all that match the filters. */
 export type BulkScope = { ids: readonly string[] } | { filters: RunFilters };
-
-/** Result of a dry run. Its token starts exactly this. */
-export interface BulkPlan {
-  matches: number;
-  exact: boolean;
-  searched_until: string | null;
-  sample: RunSummary[];
-  token: string;
-  expires_at: string;
-}
-
-export interface Bulk {
-  bulk_id: string;
-  action: BulkAction;
-  state: "running" | "completed" | "stopped" | "failed";
-  total: number;
-  done: number;
-  changed: number;
-  skipped: Record<string, number>;
-  errors: { run_id: string; error: string }[];
-  created_at: string;
-  ended_at: string | null;
-}
 
 /** Most runs that one bulk action names. */
 export const MOST_NAMED = 1000;
@@ -58,16 +38,6 @@ function filterOf(filters: RunFilters): Record<string, unknown> {
 }
 
 async function call<Shape>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Shape> {
-  const headers = { ...CONSOLE_HEADERS, ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
-  const response = await fetch(apiRoot + path, {
-    method,
-    headers,
-    body: body === undefined ? null : JSON.stringify(body),
-    signal: signal ?? null,
-  });
-  const answer = (await response.json().catch(() => ({}))) as { detail?: unknown };
-  if (!response.ok) {
-    throw new ApiError(response.status, answer.detail);
-  }
-  return answer as Shape;
+  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  return JSON.parse(await readText(path, { method, ...sent, signal: signal ?? null })) as Shape;
 }

@@ -1,12 +1,5 @@
-import type { Runner } from "./client";
-import { sendText } from "./client";
+import { type Runner, sendText } from "./client";
 import { queryClient, runnerList } from "./queries";
-
-/** Fields that coordinators with drains add to a runner. */
-export interface Drained {
-  draining_since?: string | null;
-  drain_reason?: string | null;
-}
 
 /** Give a runner no new run until it is undrained; those in hand go on. */
 export async function drain(runner: string, reason: string): Promise<void> {

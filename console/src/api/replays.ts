@@ -1,11 +1,6 @@
 import { queryOptions } from "@tanstack/react-query";
 import { ApiError, accepted, api, type Run, type RunSummaryPage, readText, sendText } from "./client";
 
-/** Fields that coordinators with replays add to a run. */
-export interface Replayed {
-  replay_of?: string | null;
-}
-
 export interface Submitted {
   run_id: string;
   session_id: string;

@@ -4,7 +4,7 @@ import { type FormEvent, useState } from "react";
 import { Button } from "react-aria-components";
 import type { Run } from "../../api/client";
 import { oneRun } from "../../api/queries";
-import { previousOfAgent, type Replayed, resultText, runText } from "../../api/replays";
+import { previousOfAgent, resultText, runText } from "../../api/replays";
 import { buttonClass, Empty, Loading, Notice, pageClass, Status, titleClass } from "../../design/parts";
 import { comparableMember } from "../../format/compare";
 import styles from "./diff.module.css";
@@ -37,7 +37,7 @@ export function DiffPage() {
   );
 }
 
-function Chooser({ run, other }: { run: Run & Replayed; other: string | undefined }) {
+function Chooser({ run, other }: { run: Run; other: string | undefined }) {
   const [id, setId] = useState(other ?? "");
   const navigate = route.useNavigate();
   const previous = useQuery(previousOfAgent(run)).data;

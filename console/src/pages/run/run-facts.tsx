@@ -1,12 +1,11 @@
 import { Link } from "@tanstack/react-router";
 import type { ReactNode } from "react";
 import type { Run } from "../../api/client";
-import type { Replayed } from "../../api/replays";
 import { Fact, Facts, Labels, Section } from "../../design/parts";
 import { Time } from "../../design/time";
 import { Value } from "../../design/value";
 
-export function RunFacts({ run }: { run: Run & Replayed }) {
+export function RunFacts({ run }: { run: Run }) {
   const facts: [string, ReactNode][] = [
     ["Type", run.type],
     ["Agent", run.agent_name],

@@ -5,7 +5,7 @@ import { Button, Tab, TabList, TabPanel, Tabs } from "react-aria-components";
 import { ApiError, accepted, api, type Run } from "../../api/client";
 import { UNFINISHED } from "../../api/filters";
 import { oneRun, runResult } from "../../api/queries";
-import { type Replayed, replaysOf } from "../../api/replays";
+import { replaysOf } from "../../api/replays";
 import { Confirm } from "../../design/confirm";
 import {
   buttonClass,
@@ -58,7 +58,7 @@ function NoRun({ id }: { id: string }) {
   );
 }
 
-function Shown({ run }: { run: Run & Replayed }) {
+function Shown({ run }: { run: Run }) {
   return (
     <div className={pageClass}>
       <div className={titleClass}>
@@ -149,7 +149,7 @@ function ResultOf({ id }: { id: string }) {
   );
 }
 
-function comparedWith({ replay_of }: Replayed): { with?: string } {
+function comparedWith({ replay_of }: Run): { with?: string } {
   return replay_of ? { with: replay_of } : {};
 }
 

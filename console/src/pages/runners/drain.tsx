@@ -2,7 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { Button } from "react-aria-components";
 import type { Runner } from "../../api/client";
-import { type Drained, drain, undrain } from "../../api/drains";
+import { drain, undrain } from "../../api/drains";
 import { whoAmI } from "../../api/queries";
 import { Confirm } from "../../design/confirm";
 import { buttonClass } from "../../design/parts";
@@ -12,7 +12,7 @@ import styles from "./runners.module.css";
 const LONGEST_REASON = 200;
 
 /** Drain a runner, or undrain it; to administrators. */
-export function DrainButton({ runner }: { runner: Runner & Drained }) {
+export function DrainButton({ runner }: { runner: Runner }) {
   const [asked, setAsked] = useState(false);
   const me = useQuery(whoAmI).data;
   if (me?.role !== "admin") {
@@ -60,7 +60,7 @@ function Undrain({ runner, close }: { runner: Runner; close: () => void }) {
 }
 
 /** Say since when a runner drains, and why; nothing for one that does not. */
-export function Draining({ runner }: { runner: Runner & Drained }) {
+export function Draining({ runner }: { runner: Runner }) {
   if (!runner.draining_since) {
     return null;
   }

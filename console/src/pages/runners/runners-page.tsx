@@ -1,6 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
 import { ApiError, type Runner } from "../../api/client";
-import type { Drained } from "../../api/drains";
 import { runnerList } from "../../api/queries";
 import { Empty, Loading, Notice, pageClass, Status } from "../../design/parts";
 import { Table } from "../../design/table";
@@ -32,7 +31,7 @@ export function isForbidden(error: unknown): boolean {
   return error instanceof ApiError && error.status === 403;
 }
 
-function RunnerTable({ runners }: { runners: (Runner & Drained)[] }) {
+function RunnerTable({ runners }: { runners: Runner[] }) {
   return (
     <Table
       label="Runners"
