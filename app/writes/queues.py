@@ -27,6 +27,7 @@ from models.runs.replay import Replay, replay_runs
 from models.runs.report import Report, Reported, ReportResult, report_runs
 from models.runs.report_plain import report_plain_runs
 from models.runs.stop import Stopped, stop_runs, stop_sessions
+from models.runs.stop_plain import stop_plain_runs, stop_plain_sessions
 from models.runs.submission import NewRun, Submitted
 from models.runs.submit import submit_runs
 from models.runs.submit_plain import submit_plain
@@ -95,8 +96,18 @@ class Verbs:
         self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
             append, news, linger=None, single_statement=True
         )
-        self.stop_sessions = self._queue(partial(stop_sessions, limits=limits), news, after=self._wake_after_stops)
-        self.stop_runs = self._queue(partial(stop_runs, limits=limits), news, after=self._wake_after_stops)
+        self.stop_sessions = self._queue(
+            partial(stop_sessions, limits=limits),
+            news,
+            after=self._wake_after_stops,
+            plain=partial(stop_plain_sessions, limits=limits),
+        )
+        self.stop_runs = self._queue(
+            partial(stop_runs, limits=limits),
+            news,
+            after=self._wake_after_stops,
+            plain=partial(stop_plain_runs, limits=limits),
+        )
         self.bind = self._queue(bind_sessions, news)
         self.patch = self._queue(patch_sessions, news)
         self.delete = self._queue(delete_sessions, (*news, Actor.CALLBACKS))

@@ -42,7 +42,9 @@ def iso_text(moment: str) -> str:
     return f"to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
 
 
-def run_updated_frame(*, run_id: str, session_id: str, status: str, runner_id: str, attempt: str, error: str) -> str:
+def run_updated_frame(
+    *, run_id: str, session_id: str, status: str, runner_id: str, attempt: str, error: str, reason: str | None = None
+) -> str:
     shown = {
         "run_id": run_id,
         "session_id": session_id,
@@ -50,7 +52,7 @@ def run_updated_frame(*, run_id: str, session_id: str, status: str, runner_id: s
         "runner_id": runner_id,
         "attempt": attempt,
         "error": error,
-    }
+    } | ({} if reason is None else {"reason": reason})
     return f"'{{\"run\":' || {json_text(shown)} || '}}'"
 
 

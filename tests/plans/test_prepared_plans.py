@@ -10,7 +10,7 @@ from sqlalchemy import ClauseElement, Connection, Engine
 
 from models.claims import claim, delivery, polls
 from models.core.statuses import RunStatus
-from models.runs import report_plain, submit
+from models.runs import report_plain, stop_plain, submit
 from models.state import locks, session_status, transitions, try_locks
 from runtime.postgres import sync_engine
 from runtime.settings import Settings
@@ -127,6 +127,14 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
             "lost_after": 60.0,
             "forget_runner": 86_400.0,
         },
+    ),
+    "stopping sessions plainly": (
+        stop_plain._STOP_SESSIONS,
+        {"ids": SESSIONS, "owners": NONE, "stop_timeout": 60.0},
+    ),
+    "stopping runs plainly": (
+        stop_plain._STOP_RUNS,
+        {"ids": RUNS, "owners": NONE, "stop_timeout": 60.0},
     ),
     "filling sessions": (
         submit._FILL,
