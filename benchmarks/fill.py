@@ -62,6 +62,8 @@ _NUMBERED = """
     UPDATE feed_head SET last_pos = (SELECT max(feed_pos) FROM events),
         numbered_below = (SELECT max(id) FROM events), next_floor = (SELECT max(id) FROM events)
 """
+# Without it workers would count the filled history while something is measured.
+COUNTED: Final = "UPDATE run_totals_head SET position = (SELECT last_pos FROM feed_head), as_of = now()"
 
 _RUNNERS = """
     INSERT INTO runners (runner_id, hostname, project_dir, executor_profile, executor_type, tags, told_interval,
@@ -94,12 +96,12 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
             "apart": MILLISECONDS_APART,
             "epoch": _epoch(connection),
         }
-        # Insert in pieces, so that a checkpoint has little to do at once and a reader meets no transaction of minutes.
+        # Vacuum them afterwards: else autovacuum does it while something is measured. Insert in pieces, so that a checkpoint has little to do at once and a reader meets no transaction of minutes.
         for begin in range(first, last + 1, CHUNK):
             piece = {**filled, "first": begin, "last": min(begin + CHUNK - 1, last)}
             connection.execute(_SESSIONS, piece)
             connection.execute(_RUNS, piece)
-        connection.execute("ANALYZE runs, sessions, demand_profiles")
+        connection.execute("VACUUM (ANALYZE) runs, sessions, demand_profiles")
 
 
 def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
@@ -110,7 +112,8 @@ def ended_runs(url: str, count: int, tag: str, *, events_each: int) -> None:
             for statement in (_ENDED_SESSIONS, _ENDED_RUNS, _ENDED_EVENTS):
                 connection.execute(statement, piece)
         connection.execute(_NUMBERED)
-        connection.execute("ANALYZE runs, sessions, events, demand_profiles")
+        connection.execute(COUNTED)
+        connection.execute("VACUUM (ANALYZE) runs, sessions, events, demand_profiles")
 
 
 def runners(url: str, count: int) -> list[str]:

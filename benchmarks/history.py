@@ -142,7 +142,7 @@ _EVENTS: Final = """
 _HEADS: Final[tuple[LiteralString, ...]] = (
     "UPDATE feed_head SET last_pos = (SELECT max(feed_pos) FROM events)",
     "UPDATE feed_head SET numbered_below = (SELECT max(id) FROM events), next_floor = (SELECT max(id) FROM events)",
-    "UPDATE run_totals_head SET position = (SELECT last_pos FROM feed_head), as_of = now()",
+    fill.COUNTED,
 )
 _VACUUM: Final = "VACUUM (ANALYZE) runs, sessions, run_totals"
 _INDEXES: Final = """
