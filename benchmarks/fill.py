@@ -96,7 +96,8 @@ def pending_runs(url: str, series: str, first: int, last: int, tags: list[str], 
             "apart": MILLISECONDS_APART,
             "epoch": _epoch(connection),
         }
-        # Vacuum them afterwards: else autovacuum does it while something is measured. Insert in pieces, so that a checkpoint has little to do at once and a reader meets no transaction of minutes.
+        # Insert in pieces, so that a checkpoint has little to do at once and a reader meets no transaction of minutes.
+        # Vacuum them afterwards, or autovacuum does it while something is measured.
         for begin in range(first, last + 1, CHUNK):
             piece = {**filled, "first": begin, "last": min(begin + CHUNK - 1, last)}
             connection.execute(_SESSIONS, piece)

@@ -23,8 +23,8 @@ _CLOCK = text("SELECT clock_timestamp()")
 _CLAIMED = sql(
     """
     SELECT run_id, created_at FROM $recorded
-    WHERE kind = 'run_updated' AND frame -> 'run' ->> 'status' = $CLAIMED AND frame -> 'run' ->> 'runner_id' = :runner_id
-      AND created_at > :since AND created_at < :until
+    WHERE kind = 'run_updated' AND frame -> 'run' ->> 'status' = $CLAIMED
+      AND frame -> 'run' ->> 'runner_id' = :runner_id AND created_at > :since AND created_at < :until
 """,
     recorded=RECORDED_EVENTS,
 )
@@ -63,9 +63,9 @@ def _acknowledged(addresses: Iterator[str], method: str, runner_id: str) -> bool
     """Try one address after the other until one answers 200."""
     until = time.monotonic() + WITHIN_SECONDS
     while time.monotonic() < until:
-        body = {"json": {"reason": "chaos"}} if method == "POST" else {}
+        body = {"reason": "chaos"} if method == "POST" else None
         try:
-            answer = httpx.request(method, f"{next(addresses)}/runners/{runner_id}/drain", timeout=20, **body)
+            answer = httpx.request(method, f"{next(addresses)}/runners/{runner_id}/drain", timeout=20, json=body)
         except httpx.TransportError:
             time.sleep(0.5)
             continue

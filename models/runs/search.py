@@ -40,8 +40,8 @@ FIRST_ROWS: Final = 1_000
 LARGEST_STEP: Final = 50_000
 # Runs in hand are read wholly while there are no more of them.
 MOST_UNFINISHED: Final = 20_000
-# Runs with a label, and pending ones that are not ready, are read wholly while there are no more of them, and so many of
-# the newest do not fill the page.
+# Runs with a label, and pending ones that are not ready, are read wholly while there are no more of them, if so many
+# of the newest do not fill the page.
 RARE_ROWS: Final = 2_000
 # A label that the planner expects more runs to have is not looked up: all its index entries are read in any case.
 LABELLED_ENTRIES: Final = 4_000
@@ -116,8 +116,9 @@ def search_runs(
 ) -> FoundRuns | BadCursor:
     """Return a page of runs in the order asked for; BadCursor for a cursor from elsewhere.
 
-    The page is complete for ids, sessions, replays of a run, unfinished runs, runs that failed or were stopped, and rare labels. Other
-    filters, also beside these, are checked along an index up to ``bound``: then ``searched_until`` says how far.
+    The page is complete for ids, sessions, replays of a run, unfinished runs, runs that failed or were stopped, and
+    rare labels. Other filters, also beside these, are checked along an index up to ``bound``: then ``searched_until``
+    says how far.
     """
     key = _key(after, which.order)
     if after is not None and key is None:

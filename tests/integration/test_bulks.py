@@ -71,7 +71,7 @@ def test_bulk_stops_when_its_key_ends(db: DbVerbs, ended: str) -> None:
         )
     bulk_id = started(db, BulkAction.STOP, run_ids, caller=ann)
     assert work(db)
-    db.rows(f"UPDATE api_keys SET {ended} WHERE key_id = 'crd_ann'")  # noqa: S608
+    db.rows(f"UPDATE api_keys SET {ended} WHERE key_id = 'crd_ann'")
     other = started(db, BulkAction.STOP, others, caller=bob)
     work_all(db)
     bulk = state(db, bulk_id)

@@ -23,7 +23,7 @@ def test_plain_stop_names_instances_that_hold_polls_of_the_runner(db: DbVerbs) -
     (stopped,) = db.do(stop_plain_runs, [StopRun(Caller(), run.run_id)])
     assert stopped == Stopped(run.session_id, run.run_id, "stopping")
     assert isinstance(stopped, Stopped)
-    assert (stopped.runner_to_notify, stopped.parked_at) == (run.runner_id, {"web-1", "web-2"})
+    assert (stopped.runner_to_notify, stopped.parked_at) == (run.runner_id, frozenset({"web-1", "web-2"}))
 
 
 @pytest.mark.parametrize(("interval", "seconds"), [(1, DEFAULT_LIMITS.stop_timeout), (100, 300)])
@@ -53,7 +53,7 @@ def test_stop_that_is_audited_or_asked_for_by_a_runner_is_left_to_the_verb(db: D
 def test_stops_of_one_session_are_left_to_the_verb(db: DbVerbs) -> None:
     alone, both = running(db), running(db)
     stops = [StopSession(Caller(), run.session_id) for run in (both, alone, both)]
-    results: list[object] = db.do(stop_plain_sessions, stops)
+    results = db.do(stop_plain_sessions, stops)
     assert [isinstance(result, NotPlain) for result in results] == [True, False, True]
 
 

@@ -145,9 +145,7 @@ searches = st.builds(
     order=st.sampled_from(Order),
     summary=st.booleans(),
 )
-bounds = st.sampled_from(
-    [Bound(rows=7, unfinished=3, rare=3), Bound(rows=25, rare=10), Bound(), Bound(seconds=0)]
-)
+bounds = st.sampled_from([Bound(rows=7, unfinished=3, rare=3), Bound(rows=25, rare=10), Bound(), Bound(seconds=0)])
 
 
 @hypothesis.settings(max_examples=60, deadline=None, database=None, derandomize=True)

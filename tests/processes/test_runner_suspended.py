@@ -47,6 +47,8 @@ time.monotonic = monotonic
 threading.Thread(target=look, daemon=True).start()
 """
 
+ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
+
 
 @pytest.fixture
 def coordination(cluster: Cluster) -> Coordination:
@@ -95,20 +97,21 @@ def heartbeats(url: str = "http://127.0.0.1:9", wake: Callable[[], None] = lambd
     return Heartbeats(client, registration, Reporting(client, registration), held=list, wake=wake)
 
 
-@pytest.mark.parametrize("in_flight", [False, True], ids=["between heartbeats", "with a heartbeat in flight"])
-async def test_heartbeat_follows_sleep_of_machine_at_once(monkeypatch: pytest.MonkeyPatch, in_flight: bool) -> None:
+@pytest.mark.parametrize("moment", ["between heartbeats", "with a heartbeat in flight"])
+async def test_heartbeat_follows_sleep_of_machine_at_once(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Leave a timer of an hour at the first look after the sleep, and wake the poll."""
     asleep, readings = 0.0, 0
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    may_answer, watched, woken, ended = (asyncio.Event() for _ in range(4))
     real = clock.elapsed
 
     def elapsed() -> float:
         nonlocal readings
         readings += 1
+        # One by the sender, one by the watch.
+        if readings == 2:
+            watched.set()
         return real() + asleep
-
-    monkeypatch.setattr(clock, "elapsed", elapsed)
-    arrived: asyncio.Queue[None] = asyncio.Queue()
-    may_answer, woken, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -118,24 +121,20 @@ async def test_heartbeat_follows_sleep_of_machine_at_once(monkeypatch: pytest.Mo
                 await reader.readexactly(int(length))
                 arrived.put_nowait(None)
                 await may_answer.wait()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}")
+                writer.write(ANSWER)
         await writer.wait_closed()
         ended.set()
 
     async with await asyncio.start_server(answer, "127.0.0.1") as server:
         sender = heartbeats(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", woken.set)
-        if in_flight:
-            sender._registration.heartbeat_seconds = 0
-            beating = asyncio.create_task(sender.beat())
+        monkeypatch.setattr(clock, "elapsed", elapsed)
+        is_in_flight = moment == "with a heartbeat in flight"
+        sender._registration.heartbeat_seconds = 0 if is_in_flight else 3600
+        beating = asyncio.create_task(sender.beat())
+        await watched.wait()
+        if is_in_flight:
             await arrived.get()
         sender._registration.heartbeat_seconds = 3600
-        if not in_flight:
-            readings = 0
-            beating = asyncio.create_task(sender.beat())
-            may_answer.set()
-        # One by the sender, one by the watch.
-        while readings < 2:
-            await asyncio.sleep(0)
         asleep = 1800.0
         await woken.wait()
         may_answer.set()

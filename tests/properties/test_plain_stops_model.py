@@ -43,7 +43,9 @@ def is_plain_for_certain(case: Case) -> bool:
     if case.status not in {RunStatus.CLAIMED, RunStatus.RUNNING} or case.caller != "admin":
         return False
     default = Case(case.status)
-    return {field.name for field in fields(Case) if getattr(case, field.name) != getattr(default, field.name)} <= HARMLESS
+    return {
+        field.name for field in fields(Case) if getattr(case, field.name) != getattr(default, field.name)
+    } <= HARMLESS
 
 
 def state(conn: Connection) -> dict[Any, Any]:

@@ -11,7 +11,7 @@ from models.core.errors import NotFound, StaleClaim
 from models.core.plain import NOT_PLAIN
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.report import Reported, report_runs
-from models.runs.stop import StopResult, StopSession, Stopped, stop_sessions
+from models.runs.stop import Stopped, StopResult, StopSession, stop_sessions
 from models.runs.stop_plain import stop_plain_sessions
 from runtime.postgres import autocommit
 from testkit.recorded_events import RECORDED_EVENTS
