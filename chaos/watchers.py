@@ -72,7 +72,7 @@ class Watcher:
     def wants(self, kind: str, session_id: str) -> bool:
         if self.session_id and session_id != self.session_id:
             return False
-        return kind in self.kinds if self.kinds else kind != "run_updated"
+        return kind in self.kinds if self.kinds else kind not in {"run_updated", "audit"}
 
 
 class Watchers:

@@ -1,5 +1,6 @@
 """Kill a worker while it executes a bulk: the next one acts on every run once."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -68,12 +69,20 @@ def run_worker(settings: Settings) -> Iterator[RunWorker]:
         assert process.stdout
         lines, answers = process.stdin, process.stdout
 
+        def answered() -> int:
+            """Pass over the lines of the worker's log."""
+            line = answers.readline()
+            while not re.fullmatch(r"-?\d+\n", line):
+                assert line, "the workers have ended"
+                line = answers.readline()
+            return int(line)
+
         def run(moment: int) -> int:
             lines.write(f"{moment}\n")
             lines.flush()
-            first = int(answers.readline())
+            first = answered()
             if moment == 0:
-                assert int(answers.readline()) == 0
+                assert answered() == 0
             return first
 
         yield run
