@@ -140,6 +140,8 @@ demand_profiles = Table(
 # Columns of pending runs by which they are counted.
 COUNTED_COLUMNS = ["profile_id", "ready", "not_before", "match_deadline_at", "no_match_timeout_seconds"]
 
+# Order of lists.
+NEWEST_FIRST = (text("created_at DESC"), text("run_id DESC"))
 runs = Table(
     "runs",
     metadata,
@@ -206,12 +208,11 @@ runs = Table(
     CheckConstraint(sql("status <> $PENDING OR claim_token IS NULL"), name="unowned"),
     CheckConstraint(sql("status = $PENDING OR NOT ready"), name="ready"),
     Index("ix_runs_session", "session_id", "session_seq", unique=True),
-    Index("ix_runs_newest", text("created_at DESC"), text("run_id DESC")),
+    Index("ix_runs_newest", *NEWEST_FIRST),
     Index(
         "ix_runs_of_owner",
         "owner",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_where=text("owner IS NOT NULL"),
     ),
     # Both hold ended runs only, which are written once.
@@ -224,31 +225,27 @@ runs = Table(
     Index(
         "ix_runs_unsuccessful",
         "status",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_where=sql("status IN $UNSUCCESSFUL"),
     ),
     Index(
         "ix_runs_unsuccessful_of_owner",
         "owner",
         "status",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_where=sql("status IN $UNSUCCESSFUL AND owner IS NOT NULL"),
     ),
     # Left by a run at its claim, so that a life adds one entry to each. Counts read nothing but the index.
     Index(
         "ix_runs_pending",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_include=COUNTED_COLUMNS,
         postgresql_where=sql("status = $PENDING"),
     ),
     Index(
         "ix_runs_pending_of_owner",
         "owner",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_include=COUNTED_COLUMNS,
         postgresql_where=sql("status = $PENDING AND owner IS NOT NULL"),
     ),
@@ -299,8 +296,7 @@ runs = Table(
     Index(
         "ix_runs_replays",
         "replay_of",
-        text("created_at DESC"),
-        text("run_id DESC"),
+        *NEWEST_FIRST,
         postgresql_where=text("replay_of IS NOT NULL"),
     ),
     Index("ix_runs_labels", "labels", postgresql_using="gin", postgresql_where=text("labels IS NOT NULL")),

@@ -38,6 +38,7 @@ function filterOf(filters: RunFilters): Record<string, unknown> {
 }
 
 async function call<Shape>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Shape> {
-  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  const sent =
+    body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   return JSON.parse(await readText(path, { method, ...sent, signal: signal ?? null })) as Shape;
 }
