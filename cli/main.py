@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, bulk, client, drain, feed, keys, migrate, runner, settings, top, up, watch, web, why, worker
+from cli import (
+    audit,
+    bulk,
+    client,
+    drain,
+    feed,
+    keys,
+    migrate,
+    runner,
+    settings,
+    top,
+    transfer,
+    up,
+    watch,
+    web,
+    why,
+    worker,
+)
 from runtime.terminal import complain, complain_of_fault, fit_streams, say
 
 # Imports create objects that stay. With Python's threshold of 700 the collector looks through them again and again,
@@ -28,6 +45,8 @@ app.command("settings")(settings.settings)
 app.add_typer(feed.feed, name="feed")
 app.add_typer(keys.keys, name="keys")
 app.command("audit")(audit.audit)
+app.command("import")(transfer.import_history)
+app.command("export")(transfer.export_history)
 app.command("runner", context_settings={"allow_interspersed_args": False})(runner.runner)
 app.command("submit")(client.submit)
 app.command("runs")(client.runs)

@@ -73,6 +73,15 @@ def autocommit(engine: Engine) -> Iterator[Connection]:
     count_facts(noted)
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Run the block in one transaction that only reads, and sees the database as it was at its first statement."""
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+
 @asynccontextmanager
 async def transaction_async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:

@@ -20,6 +20,7 @@ COMMANDS = [
     ("audit",),
     ("feed", "status"),
     ("feed", "rotate-epoch", "--yes"),
+    ("export", "--sqlite", "out.db"),
 ]
 
 

@@ -1,0 +1,55 @@
+"""Import while others import the same file, submit runs and number events: nothing twice, no gap, no inversion."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from models.transfer import old_file
+from tests.support.db_verbs import DbVerbs
+from tests.support.numbering import assert_dense, number_events
+from tests.support.old_database import OldDatabase, imported, refusals
+
+SESSIONS, EVENTS, IMPORTS, SUBMISSIONS = 12, 4, 3, 30
+
+
+@pytest.fixture(autouse=True)
+def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(old_file, "MOST_SESSIONS", 2)
+
+
+def test_concurrent_imports_store_each_session_once_beside_live_traffic(db: DbVerbs, tmp_path: Path) -> None:
+    old = OldDatabase(tmp_path / "old.db")
+    old.fill(SESSIONS, EVENTS)
+
+    def submit() -> None:
+        for _ in range(SUBMISSIONS):
+            db.start()
+            number_events(db)
+
+    with ThreadPoolExecutor(IMPORTS + 1) as threads:
+        traffic = threads.submit(submit)
+        imports = [threads.submit(imported, db.engine, old) for _ in range(IMPORTS)]
+        reports = [done.result() for done in imports]
+        traffic.result()
+    assert [refusals(report) for report in reports] == [{}] * IMPORTS
+    assert sum(report.sessions for report in reports) == SESSIONS
+    assert sum(report.already_there for report in reports) == SESSIONS * (IMPORTS - 1)
+    assert db.count("sessions") == SESSIONS + SUBMISSIONS
+    assert db.count("events", "kind = 'event' AND session_id LIKE 'ses_0000%'") == SESSIONS * EVENTS
+    assert_dense(db)
+    # Events of one session keep their order of ids, however passes and imports took turns.
+    inverted = "SELECT count(*) FROM (SELECT id, max(id) OVER (PARTITION BY session_id ORDER BY feed_pos) AS top FROM events) e"
+    assert db.one(f"{inverted} WHERE id < top") == 0
+
+
+def test_events_committed_before_an_import_come_before_it(db: DbVerbs, tmp_path: Path) -> None:
+    """Leave them without positions until the import."""
+    before = [db.start().session_id for _ in range(3)]
+    old = OldDatabase(tmp_path / "old.db")
+    old.fill(1, 1)
+    imported(db.engine, old)
+    db.start(session_id="later")
+    assert_dense(db)
+    order = [row.session_id for row in db.rows("SELECT session_id FROM events ORDER BY feed_pos")]
+    assert list(dict.fromkeys(order)) == [*before, "ses_000000000000", "later"]
