@@ -21,7 +21,10 @@ _ROWS: Final = 1_000
 _JSON: Final = frozenset({"tool_input", "tool_output", "content", "result_data"})
 _LARGEST_INT: Final = 2**63 - 1
 
-_NO_TIME_LIMIT = text("SELECT set_config('statement_timeout', '0', true)")
+# It locks nothing.
+_NO_TIME_LIMIT = text("""
+    SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)
+""")
 
 _SESSIONS = text("""
     SELECT session_id, status, created_at, project_dir, agent_name, last_resumed_at, parent_session_id,

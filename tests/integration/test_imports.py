@@ -8,7 +8,7 @@ import pytest
 
 from models.overview.rollup import roll_up
 from models.transfer import old_file
-from models.transfer.store import NO_MATCH_SECONDS
+from models.transfer.write import NO_MATCH_SECONDS
 from testkit.feed_follower import open_stream
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import assert_dense
