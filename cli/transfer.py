@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.client import AsJson
-from cli.database import Data, database, nearest_settings
+from cli.database import Data, database, nearest_settings, operator
 from runtime.terminal import complain, say
 
 if TYPE_CHECKING:
@@ -121,9 +121,10 @@ def import_file(
     report = Report()
     told = 0
     for group in file.groups():
+        by = None if report.sessions else operator()
         try:
             with transaction(engine) as connection:
-                imported = import_group(connection, file, group, owner, bounds, dry_run=dry_run)
+                imported = import_group(connection, file, group, owner, bounds, by=by, dry_run=dry_run)
         except RowFault as fault:
             report.refuse(refusal(session, fault) for session in group.sessions)
             continue

@@ -28,6 +28,7 @@ class Act(StrEnum):
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
     EPOCH_ROTATED = "epoch_rotated"
+    HISTORY_IMPORTED = "history_imported"
     RUNNER_DEREGISTERED = "runner_deregistered"
     RUNNER_DRAINED = "runner_drained"
     RUNNER_UNDRAINED = "runner_undrained"

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from models.core.storable_text import storable
 from models.transfer.faults import Reason, Refusal, shown
 
 # Bounds of a group of sessions, which is stored in one transaction; a larger session is a group of its own.
@@ -132,7 +133,8 @@ class OldGroup:
 class OldFile:
     """File that is open; everything is read in one transaction, and so of one moment."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self.name = name
         self._connection = connection
         self._queries = {name: self._selected(name, columns) for name, columns in _COLUMNS.items()}
         for statement in _PLAN:
@@ -222,7 +224,7 @@ def open_old_file(path: Path) -> Iterator[OldFile]:
         with closing(sqlite3.connect(_address(path), uri=True, isolation_level=None)) as connection:
             connection.text_factory = _text
             connection.execute("BEGIN")
-            yield OldFile(connection)
+            yield OldFile(connection, storable(path.name))
     except (sqlite3.Error, OSError) as fault:
         raise UnreadableFile(f"cannot be read: {fault}{_hint(path)}") from fault
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from models.auth.audit import Act, AuditedAct, record_acts
 from models.core.ids import uuid7
 from models.transfer.convert import Bounds, ImportedEvent, ImportedSession, convert_events, convert_session
 from models.transfer.faults import Reason, Refusal, RowFault, shown
@@ -51,13 +52,21 @@ class _Known:
 
 
 def import_group(
-    conn: Connection, file: OldFile, group: OldGroup, owner: str | None, bounds: Bounds, *, dry_run: bool = False
+    conn: Connection,
+    file: OldFile,
+    group: OldGroup,
+    owner: str | None,
+    bounds: Bounds,
+    *,
+    by: str | None = None,
+    dry_run: bool = False,
 ) -> Imported:
     """Store each session of the group whole, or refuse it with the reason. Safe to repeat, also concurrently.
 
     A session that was stored before is recognized by the digest in its incarnation. Ended runs write no event: they did
     not end now, and curves do not count them. Raises RowFault for an event of a session that does not fit into memory;
-    roll the transaction back then, nothing of the group is left.
+    roll the transaction back then, nothing of the group is left. With ``by`` the import is recorded as an act of that
+    name, if a session is stored.
     """
     allow_pauses(conn)
     if not dry_run:
@@ -86,6 +95,8 @@ def import_group(
         result.events = sum(1 for each in placed for _ in each.events)
     elif placed:
         result.events = write_sessions(conn, placed, owner)
+        if by is not None:
+            record_acts(conn, [AuditedAct(Act.HISTORY_IMPORTED, by, file.name, owner)])
     return result
 
 

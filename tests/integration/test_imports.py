@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cli.database import operator
+from models.auth.audit import newest_acts
 from models.overview.rollup import roll_up
 from models.transfer import old_file
 from models.transfer.write import NO_MATCH_SECONDS
@@ -18,6 +20,7 @@ from tests.support.web import WebClient
 
 SESSION = "ses_0123456789ab"
 TABLES = ("sessions", "runs", "events")
+NO_AUDIT = {"sessions": "", "runs": "", "events": " WHERE kind <> 'audit'"}
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def rows_of(db: DbVerbs) -> list[Any]:
     return [
         db.rows("SELECT session_id, status, depth, owner, created_at, next_run FROM sessions ORDER BY session_id"),
         db.rows("SELECT run_id, status, session_seq, owner, created_at, completed_at FROM runs ORDER BY run_id"),
-        db.rows("SELECT session_id, kind, run_id, CAST(frame AS text) FROM events ORDER BY session_id, id"),
+        db.rows(
+            "SELECT session_id, kind, run_id, CAST(frame AS text) FROM events WHERE kind <> 'audit' ORDER BY session_id, id"
+        ),
     ]
 
 
@@ -230,10 +235,16 @@ def test_children_are_below_their_parents(old: OldDatabase, db: DbVerbs) -> None
     ]
 
 
-def test_owner_is_given_to_all_rows(old: OldDatabase, db: DbVerbs) -> None:
-    old.fill(1, 1)
-    imported(db.engine, old, "ann")
-    assert {row.owner for table in TABLES for row in db.rows(f"SELECT owner FROM {table}")} == {"ann"}
+def test_owner_is_given_to_all_rows_and_import_is_recorded_once(
+    old: OldDatabase, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_file, "MOST_SESSIONS", 1)
+    old.fill(2, 1)
+    for _ in range(2):
+        imported(db.engine, old, "ann")
+    (act,) = db.do(newest_acts, 10)
+    assert (act.act, act.by, act.target, act.owner) == ("history_imported", operator(), "observability.db", "ann")
+    assert {row.owner for table in TABLES for row in db.rows(f"SELECT owner FROM {table}{NO_AUDIT[table]}")} == {"ann"}
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -51,5 +51,5 @@ def test_events_committed_before_an_import_come_before_it(db: DbVerbs, tmp_path:
     imported(db.engine, old)
     db.start(session_id="later")
     assert_dense(db)
-    order = [row.session_id for row in db.rows("SELECT session_id FROM events ORDER BY feed_pos")]
+    order = [row.session_id for row in db.rows("SELECT session_id FROM events WHERE kind <> 'audit' ORDER BY feed_pos")]
     assert list(dict.fromkeys(order)) == [*before, "ses_000000000000", "later"]

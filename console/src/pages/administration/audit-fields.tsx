@@ -21,6 +21,7 @@ const ACTS = [
   "session_deleted",
   "runner_deregistered",
   "epoch_rotated",
+  "history_imported",
 ];
 const TEXTS = [
   ["by", "By", "key:crd_… or subject:…"],
