@@ -8,7 +8,10 @@ import pytest
 
 from cli.database import operator
 from models.auth.audit import newest_acts
+from models.core.callers import ADMIN
+from models.feed.timeline import EventPage, list_events
 from models.overview.rollup import roll_up
+from models.runs.delete import DeleteSession, delete_sessions
 from models.transfer import old_file
 from models.transfer.write import NO_MATCH_SECONDS
 from testkit.feed_follower import open_stream
@@ -191,6 +194,22 @@ def test_session_that_changed_in_the_file_since_is_refused(old: OldDatabase, db:
     report = imported(db.engine, old)
     assert (report.already_there, refusals(report)) == (1, {("session", "changed_since_import"): 1})
     assert db.count("events", "kind = 'event'") == 2
+
+
+def deleted_session_is_imported_anew(db: DbVerbs, path: Path) -> None:
+    """Delete it, which leaves its events to upkeep, and repeat the import: they are not shown again."""
+    old = OldDatabase(path)
+    old.fill(1, 2)
+    imported(db.engine, old)
+    db.do(delete_sessions, [DeleteSession(ADMIN, "ses_000000000000")])
+    assert imported(db.engine, old).sessions == 1
+    page = db.do(list_events, ADMIN, "ses_000000000000")
+    assert isinstance(page, EventPage)
+    assert len(page.events) == 2, "events of the deleted session are shown"
+
+
+def test_deleted_session_is_imported_anew(db: DbVerbs, tmp_path: Path) -> None:
+    deleted_session_is_imported_anew(db, tmp_path / "old.db")
 
 
 def test_ids_that_are_taken_here_are_refused(old: OldDatabase, db: DbVerbs) -> None:
