@@ -18,6 +18,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 # Depth up to which orjson reads.
 _DEEPEST: Final = 1024
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _BY_DEFAULT: Final = Demands(executor_type=AUTONOMOUS)
 
@@ -132,11 +133,15 @@ def _encoded(found: str, where: str) -> bytes:
 
 
 def _bad_json(raw: bytes, where: str) -> RowFault:
-    try:
-        json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return RowFault(Reason.BAD_JSON, f"{where}: {shown(raw.decode())}")
-    return RowFault(Reason.NOT_UTF8, f"{where}: {shown(raw.decode())}")
+    """Return the fault of a text that orjson refuses: it is no JSON, or escapes half of a surrogate pair."""
+    reason = Reason.BAD_JSON
+    if _SURROGATE.search(raw) is not None:
+        try:
+            json.loads(raw, parse_constant=_no_constant)
+            reason = Reason.NOT_UTF8
+        except (ValueError, RecursionError):
+            pass
+    return RowFault(reason, f"{where}: {shown(raw.decode())}")
 
 
 def _depth(source: str) -> int:

@@ -41,6 +41,7 @@ FAULTS: list[tuple[str, Mapping[str, object], str]] = [
     ("runs", {"parameters": "{"}, "bad_json"),
     ("runs", {"parameters": "[]"}, "bad_json"),
     ("runs", {"parameters": '{"a": NaN}'}, "bad_json"),
+    ("runs", {"parameters": '{"a": 1e400}'}, "bad_json"),
     ("runs", {"parameters": '{"prompt": "\\u0000"}'}, "nul"),
     ("runs", {"parameters": '{"prompt": "\\ud800"}'}, "not_utf8"),
     ("runs", {"parameters": b"{}"}, "not_text"),
