@@ -234,7 +234,7 @@ def _outcome_of(runs: Sequence[ImportedRun]) -> SessionStatus | None:
 
 
 def _word(words: type[Word], value: object, where: str, reason: Reason) -> Word:
-    try:
-        return words(value)
-    except ValueError:
-        raise RowFault(reason, f"{where}: {shown(value)}") from None
+    found = next((word for word in words if word == value), None)
+    if found is None:
+        raise RowFault(reason, f"{where}: {shown(value)}")
+    return found

@@ -174,7 +174,7 @@ _FeedRow = tuple[str, str | None, str, str | None, str]
 def _history(placed: PlacedSession, owner: str | None) -> Iterator[_FeedRow]:
     """Return the rows of a session on the feed: that it is there, its events, and the runs that still have to run."""
     session = placed.session
-    values = {name.name: getattr(session, name.name, None) for name in fields(Session)}
+    values: dict[str, Any] = {name.name: getattr(session, name.name, None) for name in fields(Session)}
     values |= {"parent_session_id": placed.parent, "owner": owner, "depth": placed.depth}
     created = session_updated(Session(**values), "session_created")
     yield created.kind, None, session.session_id, None, created.frame

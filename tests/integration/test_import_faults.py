@@ -160,8 +160,8 @@ def test_file_without_a_table_or_column_is_refused(old: OldDatabase) -> None:
     old.execute("ALTER TABLE runs DROP COLUMN parameters")
     with pytest.raises(UnreadableFile, match="no column parameters in table runs"), open_old_file(old.path):
         pass
-    old.execute("DROP TABLE events")
-    with pytest.raises(UnreadableFile, match="no table events"), open_old_file(old.path):
+    old.execute("DROP TABLE sessions")
+    with pytest.raises(UnreadableFile, match="no table sessions"), open_old_file(old.path):
         pass
 
 
