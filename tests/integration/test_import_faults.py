@@ -201,7 +201,7 @@ odd_events = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_sessions, odd_runs, odd_events)
 def test_any_row_comes_or_is_refused(
     tmp_path: Path, db: DbVerbs, session: dict[str, Any], run: dict[str, Any], event: dict[str, Any]
