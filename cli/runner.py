@@ -59,7 +59,7 @@ def runner(
     """
     import asyncio
 
-    from runner.registration import RegistrationRefused
+    from coordinator_client.runner_loop.registration import RegistrationRefused
     from runner.runner import RunnerOptions, run_runner
     from runner.slots import Slot
     from runtime.logs import configure_logs

@@ -2,7 +2,7 @@
 
 >>> async with CoordinatorClient("http://127.0.0.1:8765") as coordinator:
 ...     submitted = await coordinator.submit(RunRequest(parameters={"prompt": "hello"}))
-...     run = await coordinator.wait_for_run(submitted["run_id"])
+...     done = await coordinator.wait(submitted["run_id"])
 """
 
 import asyncio
@@ -17,23 +17,22 @@ from coordinator_client.backoff import Backoff
 from coordinator_client.bulk_calls import BulkCalls
 from coordinator_client.errors import CallFailed
 from coordinator_client.feed import Feed, FeedItem, OnConnection
+from coordinator_client.following import follow_events
 from coordinator_client.operator_calls import OperatorCalls
+from coordinator_client.outcomes import CompletedRun, wait_for_completion
 from coordinator_client.requests import RunRequest
 from coordinator_client.runner_calls import RunnerCalls
+from coordinator_client.session_calls import SessionCalls
 from coordinator_client.trace_context import checked_traceparent, inherited_traceparent
 from coordinator_client.transport import Transport
 from coordinator_client.types import (
     TERMINAL_STATUSES,
     BatchItem,
-    Event,
     Readiness,
     Result,
     Run,
     Runner,
     RunPage,
-    Session,
-    SessionDeleted,
-    SessionPage,
     Stopped,
     Submitted,
 )
@@ -43,7 +42,7 @@ LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(RunnerCalls, OperatorCalls, BulkCalls):
+class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address
@@ -212,57 +211,43 @@ class CoordinatorClient(RunnerCalls, OperatorCalls, BulkCalls):
         """
         return cast("Stopped", await self._call("POST", f"/runs/{_quoted(run_id)}/stop", expects=("session_id",)))
 
-    async def sessions(
-        self,
-        *,
-        status: str | None = None,
-        parent_session_id: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> SessionPage:
-        """Return one page of sessions, newest first. Pass its `next_cursor` as `cursor` to get the next page."""
-        query = {"status": status, "parent_session_id": parent_session_id, "limit": limit, "cursor": cursor}
-        return cast("SessionPage", await self._call("GET", "/sessions", query=query, expects=("sessions",)))
-
-    async def session(self, session_id: str) -> Session:
-        """Return the session. Raises `Refused` 404 for an unknown one."""
-        return cast("Session", (await self._call("GET", _session(session_id), expects=("session",)))["session"])
-
-    async def session_status(self, session_id: str) -> str:
-        """Return the session's status; `not_existent` for an unknown session."""
-        answer = await self._call("GET", f"{_session(session_id)}/status", expects=("status",))
-        return cast("str", answer["status"])
-
-    async def session_result(self, session_id: str) -> Result:
-        """Return the newest result of any run of the session.
-
-        Raises:
-            Refused: 400 while the session runs, 404 when it is unknown or has no result.
-        """
-        return cast("Result", await self._call("GET", f"{_session(session_id)}/result", expects=("result_text",)))
-
-    async def session_events(
-        self, session_id: str, *, run_id: str | None = None, after: str | None = None, limit: int | None = None
-    ) -> list[Event]:
-        """Return events of the session in the order of the feed.
+    async def wait(self, run_id: str, *, seconds: float | None = None) -> CompletedRun:
+        """Return the run with its result once it is completed. Goes on while no coordinator answers.
 
         Args:
-            session_id: The session.
-            run_id: Only events of this run.
-            after: Only events behind this feed cursor.
-            limit: Largest number of events.
+            run_id: The run.
+            seconds: Longest wait; None: no limit.
+
+        Raises:
+            RunFailed: The run failed; the exception has its error.
+            RunStopped: The run was stopped.
+            WaitTimeout: The run had not ended after `seconds`.
+            Refused: 404 for an unknown run.
         """
-        query = {"run_id": run_id, "after": after, "limit": limit}
-        answer = await self._call("GET", f"{_session(session_id)}/events", query=query, expects=("events",))
-        return cast("list[Event]", answer["events"])
+        return await wait_for_completion(self, run_id, seconds)
 
-    async def stop_session(self, session_id: str) -> Stopped:
-        """Stop all runs of the session and its live process; return the status it led to."""
-        return cast("Stopped", await self._call("POST", f"{_session(session_id)}/stop", expects=("session_id",)))
+    def follow(
+        self, run_id: str | None = None, *, session_id: str | None = None, after: str | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Iterate over the events of a run, or of a session, from its first one until its end.
 
-    async def delete_session(self, session_id: str) -> SessionDeleted:
-        """Delete the session with its runs and events; return the counts. Raises `Refused` 409 while it is active."""
-        return cast("SessionDeleted", await self._call("DELETE", _session(session_id), expects=("ok",)))
+        Events are those of `session_events`, without `id`; each comes once, in the order of the feed, over restarts of
+        the coordinator. A session ends when none of its runs is unfinished.
+
+        Args:
+            run_id: The run; or
+            session_id: The session.
+            after: `feed_cursor` of an event: begin behind it.
+
+        Raises:
+            Refused: 404 for an unknown run or session.
+            HistoryLost: Events behind the position are no longer kept.
+
+        Examples:
+            >>> async for event in coordinator.follow(run_id):
+            ...     print(event["event_type"], text_of(event))
+        """
+        return follow_events(self, run_id, session_id, after)
 
     def feed(
         self,
@@ -363,7 +348,3 @@ class CoordinatorClient(RunnerCalls, OperatorCalls, BulkCalls):
 
 def _quoted(name: str) -> str:
     return quote(name, safe="")
-
-
-def _session(session_id: str) -> str:
-    return f"/sessions/{_quoted(session_id)}"

@@ -15,3 +15,11 @@ def inherited_traceparent() -> str | None:
 
 def checked_traceparent(value: str | None) -> str | None:
     return value if value is not None and _FORM.fullmatch(value) else None
+
+
+def continue_trace(value: str | None) -> None:
+    """Have this process and what it starts continue the trace; without one, none."""
+    if (checked := checked_traceparent(value)) is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = checked

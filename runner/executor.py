@@ -1,45 +1,27 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol, cast
-from uuid import uuid4
+from typing import Any
 
+from coordinator_client.runner_loop.executions import DeliveredExecution, Reason, Reporter
+from coordinator_client.runner_loop.loop import STOP_GRACE_SECONDS
 from coordinator_client.trace_context import VARIABLE as TRACEPARENT
 from coordinator_client.trace_context import checked_traceparent
 from coordinator_client.transport import encode
-from coordinator_client.types import ClaimedRun, NewEvent, Outcome, Report
+from coordinator_client.types import ClaimedRun, Report
 from runner.descendants import Descendants
-from runner.outbox import Outbox
 from runner.output import RunOutput
-from runner.process import STOP_GRACE_SECONDS, Process
+from runner.process import Process
 from runner.readiness import Readiness
 from runner.reading import Reading
 from runner.results import ResultFile, ResultRefused
 
-# Bytes of an event besides its text, roughly.
-EVENT_SIZE = 256
 # Never passed to a command: it could act as the runner.
 _SECRETS = ("COORDINATOR_TOKEN", "COORDINATOR_TOKEN_FILE")
 # Of the runner's own trace: a command continues that of its run, or none.
 _TRACE = (TRACEPARENT, "TRACESTATE")
-
-
-class Reporter(Protocol):
-    """Destination of a run's reports and events. Each call returns True once accepted, False when the claim is lost."""
-
-    async def started(self, run: ClaimedRun) -> bool: ...
-    async def bound(self, run: ClaimedRun) -> bool: ...
-    async def happened(self, run: ClaimedRun, events: list[NewEvent]) -> bool: ...
-    async def ended(self, run: ClaimedRun, report: Report) -> bool: ...
-
-
-class Reason(StrEnum):
-    STOP = "stop"  # ordered by the coordinator: reported as stopped
-    LEAVING = "leaving"  # the runner leaves: not reported, so that the run goes on elsewhere
-    LOST = "lost"  # the claim is lost: killed at once, nothing is reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +34,16 @@ class Command:
     readiness: Readiness | None = None
 
 
-class Execution:
-    """Execution of one claimed run, from `started` to the report of its end.
+class Execution(DeliveredExecution):
+    """Execution of one claimed run by a process.
 
-    The process begins after `started` was accepted; the end is reported after every line was accepted, in order. Memory
-    is bounded: a process that prints faster than the coordinator accepts blocks on its pipe.
+    Memory is bounded: a process that prints faster than the coordinator accepts blocks on its pipe.
     """
 
     def __init__(self, run: ClaimedRun, command: Command, reporter: Reporter) -> None:
-        self.run = run
-        self.is_started = False
+        super().__init__(run, reporter)
         self._command = command
-        self._reporter = reporter
-        self._reason: Reason | None = None
         self._process: Process | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._is_over = False
-        self._outbox = Outbox(self._send)
-        self._key = uuid4().hex
-        self._count = 0
         self._output = RunOutput(self._tell, most_bytes=command.most_output_bytes)
 
     @property
@@ -94,34 +67,12 @@ class Execution:
         if self._ending is None:
             self._ending = asyncio.create_task(process.end(self._command.stop_grace_seconds))
 
-    async def perform(self) -> None:
-        """Execute the run; return when its end was accepted or the claim is lost. Cancelling kills the process."""
-        if trouble := self._command.readiness and self._command.readiness.check():
-            await self._reporter.ended(self.run, self._give_back(trouble))
-            return
-        if not await self._reporter.started(self.run):
-            return
-        self.is_started = True
-        delivery = asyncio.create_task(self._deliver())
-        try:
-            report = await self._execute()
-            self._outbox.close()
-            if await delivery and report is not None:
-                await self._reporter.ended(self.run, report)
-        finally:
-            self._outbox.refuse()
-            delivery.cancel()
-            if self._ending is not None:
-                self._ending.cancel()
+    def _refuse(self) -> Report | None:
+        trouble = self._command.readiness and self._command.readiness.check()
+        return self._give_back(trouble) if trouble else None
 
-    async def _deliver(self) -> bool:
-        accepted = await self._reporter.bound(self.run) and await self._outbox.deliver()
-        if not accepted:
-            self.end(Reason.LOST)
-        return accepted
-
-    async def _send(self, events: list[NewEvent]) -> bool:
-        return await self._reporter.happened(self.run, events)
+    async def _prepare_delivery(self) -> bool:
+        return await self._reporter.bound(self.run)
 
     async def _execute(self) -> Report | None:
         if self._reason:
@@ -186,17 +137,6 @@ class Execution:
         tail = self._output.error_tail
         return self._report("failed", error=f"{cause}\n{tail}" if tail else cause)
 
-    async def _tell(self, event_type: str, fields: Mapping[str, Any], timestamp: str, size: int) -> None:
-        event = {
-            "event_type": event_type,
-            "session_id": self.run["session_id"],
-            "timestamp": timestamp,
-            "event_key": f"{self._key}-{self._count}",
-            **fields,
-        }
-        self._count += 1
-        await self._outbox.put(cast("NewEvent", event), size + EVENT_SIZE)
-
     def _report_ended_by_us(self, exit_code: int) -> Report | None:
         if self._reason is not Reason.STOP:
             return None
@@ -209,16 +149,6 @@ class Execution:
             self._command.readiness.troubled(reason)
         report = self._report("released")
         report["reason"] = reason
-        return report
-
-    def _report(self, outcome: Outcome, *, error: str | None = None) -> Report:
-        report: Report = {
-            "run_id": self.run["run_id"],
-            "claim_token": self.run["claim_token"],
-            "outcome": outcome,
-        }
-        if error is not None:
-            report["error"] = error
         return report
 
 

@@ -10,8 +10,6 @@ from uuid import uuid4
 from runner.descendants import Descendants
 from runner.guard import MARK
 
-# Seconds between SIGTERM and SIGKILL.
-STOP_GRACE_SECONDS = 5.0
 # Interval of the check for a group's end, which sends no signal.
 GROUP_LOOK_SECONDS = 0.05
 

@@ -99,6 +99,14 @@ def _add_request(_: object, __: str, event: structlog.typing.EventDict) -> struc
     return event
 
 
+def _take_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Write fields of the client library, which knows no structlog, as those of our own lines."""
+    record = event.get("_record")
+    if isinstance(fields := getattr(record, "event_fields", None), dict):
+        event.update(fields, event=getattr(record, "event_name", ""))
+    return event
+
+
 def _formatter(settings: Settings, process: str, shared: list[Processor], *, colours: bool) -> logging.Formatter:
     def name_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["process"] = process
@@ -110,7 +118,7 @@ def _formatter(settings: Settings, process: str, shared: list[Processor], *, col
         rendering = [_make_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_traceback)]
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[name_process, remove_meta, *rendering]
+        foreign_pre_chain=[_take_fields, *shared], processors=[name_process, remove_meta, *rendering]
     )
 
 

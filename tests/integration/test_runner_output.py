@@ -5,8 +5,10 @@ from unittest.mock import patch
 
 import pytest
 
-from runner import outbox, reading
-from runner.executor import Command, Execution, Reason
+from coordinator_client.runner_loop import outbox
+from coordinator_client.runner_loop.executions import Reason
+from runner import reading
+from runner.executor import Command, Execution
 from testkit.waiting import eventually_async
 from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
 

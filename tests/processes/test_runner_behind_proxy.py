@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.event_requests import MOST_REQUEST_BYTES
+from coordinator_client.runner_loop.event_requests import MOST_REQUEST_BYTES
 from testkit.answering_proxy import AnsweringProxy, answering_proxy
 from testkit.cluster import Cluster
 from testkit.waiting import eventually

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from coordinator_client.runner_loop import outbox
+from coordinator_client.runner_loop.executions import Reason
 from coordinator_client.types import ClaimedRun
-from runner import outbox
-from runner.executor import Command, Execution, Reason
+from runner.executor import Command, Execution
 from testkit.waiting import eventually_async
 from tests.support.local_execution import RUN, Recorder, as_coroutine, execution, perform
 

@@ -12,11 +12,12 @@ from typing import Any, cast
 import pytest
 
 from coordinator_client.client import CoordinatorClient
-from runner import clock
-from runner.executor import Command, Execution, Reason
-from runner.heartbeats import Heartbeats
-from runner.registration import RunnerRegistration
-from runner.reporting import Reporting
+from coordinator_client.runner_loop import clock
+from coordinator_client.runner_loop.executions import Reason
+from coordinator_client.runner_loop.heartbeats import Heartbeats
+from coordinator_client.runner_loop.registration import RunnerRegistration
+from coordinator_client.runner_loop.reporting import Reporting
+from runner.executor import Command, Execution
 from runner.runner import RunnerOptions
 from testkit.cluster import Cluster
 from testkit.waiting import eventually

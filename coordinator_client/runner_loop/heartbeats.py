@@ -2,23 +2,20 @@ import asyncio
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-import structlog
-
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CallFailed, Refused
-from runner import clock
-from runner.executor import Execution, Reason
-from runner.registration import RunnerRegistration
-from runner.reporting import Reporting
+from coordinator_client.runner_loop import clock
+from coordinator_client.runner_loop.event_log import log
+from coordinator_client.runner_loop.executions import Reason, RunExecution
+from coordinator_client.runner_loop.registration import RunnerRegistration
+from coordinator_client.runner_loop.reporting import Reporting
 
 # After this many heartbeat intervals without a response, our runs may have been given to other runners.
 DOUBTFUL_BEATS = 2
 # Interval of the check for suspension, and the delay of a check that proves it (or a SIGSTOP).
 LOOK_SECONDS = 1.0
 SUSPENDED_SECONDS = 2.0
-
-log = structlog.stdlib.get_logger("runner")
 
 
 class Heartbeats:
@@ -33,7 +30,7 @@ class Heartbeats:
         registration: RunnerRegistration,
         reporting: Reporting,
         *,
-        held: Callable[[], Collection[Execution]],
+        held: Callable[[], Collection[RunExecution]],
         wake: Callable[[], None],
     ) -> None:
         self._client = client
@@ -101,14 +98,14 @@ class Heartbeats:
                 self._was_suspended.set()
                 self._wake()
 
-    def _end_lost(self, asked: Collection[Execution], not_yours: Collection[str]) -> None:
+    def _end_lost(self, asked: Collection[RunExecution], not_yours: Collection[str]) -> None:
         """Kill the named runs; one claimed since the request was sent is not affected."""
         for execution in asked:
             if execution.run["run_id"] in not_yours:
                 log.warning("claim_lost", run_id=execution.run["run_id"])
                 execution.end(Reason.LOST)
 
-    async def _ask_for_each(self, held: Collection[Execution]) -> None:
+    async def _ask_for_each(self, held: Collection[RunExecution]) -> None:
         """Repeat `started` for each running run; end those that are refused, which another runner has by now.
 
         Used with coordinators of the previous release, whose response has no `not_yours`.

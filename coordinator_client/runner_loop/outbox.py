@@ -31,9 +31,17 @@ class Outbox:
         self._room.set()
         self.refused = False
 
+    @property
+    def size(self) -> int:
+        """Number of waiting bytes, roughly."""
+        return self._size
+
     async def put(self, event: NewEvent, size: int) -> None:
         """Add an event of about `size` bytes; block while too many are waiting."""
         await self._room.wait()
+        self.put_nowait(event, size)
+
+    def put_nowait(self, event: NewEvent, size: int) -> None:
         if self.refused:
             return
         self._waiting.append((event, size))

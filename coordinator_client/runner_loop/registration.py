@@ -1,25 +1,36 @@
 import asyncio
 from dataclasses import replace
-
-import structlog
+from typing import Protocol
 
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CallFailed, Refused
 from coordinator_client.requests import Identity
-from runner import clock
-from runner.slots import Slot
+from coordinator_client.runner_loop import clock
+from coordinator_client.runner_loop.event_log import log
 
 # Seconds for which a leaving runner tries to deregister.
 DEREGISTER_SECONDS = 5.0
 # A previous runner of our number that did not leave is stale after 30 s, and its number is ours then; a live one stays.
 PREVIOUS_STALE_SECONDS = 40.0
 
-log = structlog.stdlib.get_logger("runner")
-
 
 class RegistrationRefused(Exception):
     pass
+
+
+class Slot(Protocol):
+    """Number that this process holds among the runners of its kind on this machine."""
+
+    was_abandoned: bool
+
+    @property
+    def profile(self) -> str: ...
+    def advance(self) -> None:
+        """Take the next free number. Raises OSError when all are taken."""
+
+    def registered(self) -> None: ...
+    def left(self) -> None: ...
 
 
 class RunnerRegistration:

@@ -3,16 +3,19 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
-import structlog
-
 from coordinator_client.backoff import Backoff
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import CallFailed, Refused, Unreachable, describe
+from coordinator_client.runner_loop.event_log import log
+from coordinator_client.runner_loop.event_requests import (
+    LEAST_REQUEST_BYTES,
+    MOST_REQUEST_BYTES,
+    in_requests,
+    shortened,
+    size_of,
+)
+from coordinator_client.runner_loop.registration import RunnerRegistration
 from coordinator_client.types import ClaimedRun, ItemAnswer, NewEvent, Report
-from runner.event_requests import LEAST_REQUEST_BYTES, MOST_REQUEST_BYTES, in_requests, shortened, size_of
-from runner.registration import RunnerRegistration
-
-log = structlog.stdlib.get_logger("runner")
 
 # Characters of the error that stay in a report too large for a proxy.
 SHORT_ERROR_LENGTH = 1000
