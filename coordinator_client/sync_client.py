@@ -55,22 +55,25 @@ def _iterated(
     def iterate(self: "SyncCoordinatorClient", *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
         items = method(self._connection.client, *args, **kwargs)
         try:
-            while True:
-                try:
-                    item = self._portal.run(_next(items))
-                except StopAsyncIteration:
-                    return
-                yield item
+            while item := self._portal.run(_next(items)):
+                yield item[0]
         finally:
             # A closed client has closed the stream.
             with suppress(RuntimeError):
-                self._portal.run(items.aclose())
+                self._portal.run(_close(items))
 
     return iterate
 
 
-async def _next(items: AsyncGenerator[R, None]) -> R:
-    return await anext(items)
+async def _next(items: AsyncGenerator[R, None]) -> tuple[R] | None:
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return None
+
+
+async def _close(items: AsyncGenerator[R, None]) -> None:
+    await items.aclose()
 
 
 class SyncCoordinatorClient:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from coordinator_client.runner_loop.event_log import EventLog
 from runtime.logs import configure_logs, log
 from runtime.settings import Settings
 
@@ -53,6 +54,15 @@ def test_json_line_has_event_keys_level_time_and_process() -> None:
         "process": "web-1",
     }
     assert line == expected
+
+
+def test_fields_of_the_client_library_are_fields() -> None:
+    """Write lines of the runner's loop, which knows no structlog, as our own."""
+    stream = configured(log_format="json")
+    EventLog("coordinator_client.runner").error("lost", exc_info=ValueError("x"), run_id="run_1")
+    (line,) = lines(stream)
+    assert (line["event"], line["run_id"], line["level"]) == ("lost", "run_1", "error")
+    assert line["exception"] == "ValueError: x"
 
 
 def test_library_lines_share_our_format_and_are_printed_once() -> None:
