@@ -241,7 +241,7 @@ class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls):
 
         Raises:
             Refused: 404 for an unknown run or session.
-            HistoryLost: Events behind the position are no longer kept.
+            HistoryLost: Events behind the position are no longer kept, or the position is none.
 
         Examples:
             >>> async for event in coordinator.follow(run_id):

@@ -1,9 +1,9 @@
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from coordinator_client.errors import Refused, describe
 from coordinator_client.feed import FeedItem
 from coordinator_client.outcomes import insist
 from coordinator_client.types import TERMINAL_STATUSES
@@ -15,20 +15,18 @@ if TYPE_CHECKING:
 QUIET: Final = frozenset({"idle", "finished", "failed", "stopped"})
 TYPES: Final = ("event", "run_updated", "session_updated", "session_deleted")
 PAGE: Final = 1000
-# Pause before events that have no position yet are read again.
-NUMBERING_SECONDS: Final = 0.2
 
 
 class HistoryLost(Exception):
-    """Raised when events behind the position are no longer kept: follow again from the first one, or read a list.
+    """Raised when the coordinator cannot go on behind a position, since later events are not kept or it knows it not.
 
     Attributes:
-        reason: As in `reset` of the feed.
+        reason: As in `reset` of the feed, or the coordinator's text.
     """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"events behind the position are no longer kept ({reason})")
+        super().__init__(f"events behind the position are not available: {reason}")
 
 
 async def follow_events(
@@ -92,20 +90,20 @@ class _Followed:
                 yield event
 
     async def _stored(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield what is stored behind the position. Events without a position are at the end of the last page."""
         after = self._cursor
         while True:
-            page = await insist(
-                partial(self._client.session_events, self._session_id, run_id=self._run_id, after=after, limit=PAGE)
-            )
-            is_last = len(page) < PAGE
+            read = partial(self._client.session_events, self._session_id, run_id=self._run_id, after=after, limit=PAGE)
+            try:
+                page = await insist(read)
+            except Refused as refused:
+                if refused.status == 400 and after is not None:
+                    raise HistoryLost(describe(refused.detail)) from None
+                raise
             for event in page:
                 cursor = event.get("feed_cursor")
-                if cursor is None and not is_last:
-                    await asyncio.sleep(NUMBERING_SECONDS)
-                    break
-                after = cursor or after
                 yield {**{name: value for name, value in event.items() if name != "id"}, "feed_cursor": cursor}
-            if is_last:
+            if not page or (after := page[-1].get("feed_cursor")) is None:
                 return
 
     async def _has_ended(self) -> bool:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from coordinator_client.on_loop import TaskOnLoop, begun_future
-from coordinator_client.tasks.outcomes import CannotStart, call, call_async
+from coordinator_client.tasks.outcomes import call, call_async
 from coordinator_client.tasks.run import TaskRun
 from coordinator_client.tasks.task import Task
 from coordinator_client.types import Result
@@ -31,18 +31,17 @@ class FunctionCall(Protocol):
 
 
 class ThreadCall:
-    """Call in a daemon thread, which cannot be killed: it ends when the function looks at `run.cancelled`."""
+    """Call in a daemon thread, which cannot be killed: it ends when the function looks at `run.cancelled`.
+
+    Raises RuntimeError when no thread can be started.
+    """
 
     def __init__(self, task: Task[Any], parameters: dict[str, Any], run: TaskRun) -> None:
         self.outcome: Future[Result | None] = begun_future()
         self._run = run
-        thread = threading.Thread(
+        threading.Thread(
             target=self._call, args=(task, parameters), name=f"{task.name} {run.run_id}", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError as error:
-            self.outcome.set_exception(CannotStart(str(error)))
+        ).start()
 
     def cancel(self) -> None:
         self._run.cancel()

@@ -66,11 +66,12 @@ class TaskExecution(DeliveredExecution):
     async def _execute(self) -> Report | None:
         if self._reason is not None or isinstance(self._task, str):
             return self._report_ended_by_us()
-        call = self._call = self._begin(self._task)
-        self.has_begun = True
         try:
-            result = await asyncio.wrap_future(call.outcome)
-        except CannotStart as error:
+            self._call = self._begin(self._task)
+            self.has_begun = True
+            result = await asyncio.wrap_future(self._call.outcome)
+        except (CannotStart, OSError, RuntimeError) as error:
+            # No thread, process or pipe could be made.
             self.has_begun = False
             self._pause(str(error))
             report = self._report("released")
@@ -81,9 +82,9 @@ class TaskExecution(DeliveredExecution):
         except TaskFailed as error:
             return self._report_ended_by_us() if self._reason else self._report("failed", error=str(error))
         finally:
-            if not call.outcome.done():
+            if self._call is not None and not self._call.outcome.done():
                 # This is cancelled.
-                call.kill()
+                self._call.kill()
         return await self._conclude(result)
 
     def _begin(self, task: Task[Any]) -> FunctionCall:

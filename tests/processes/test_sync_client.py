@@ -15,6 +15,7 @@ import pytest
 
 from coordinator_client.client import CoordinatorClient
 from coordinator_client.errors import Refused
+from coordinator_client.following import HistoryLost
 from coordinator_client.outcomes import RunFailed, RunStopped, WaitTimeout
 from coordinator_client.requests import RunRequest
 from coordinator_client.sync_client import SyncCoordinatorClient
@@ -119,6 +120,8 @@ async def test_asynchronous_client_waits_and_follows(web: WebInThread) -> None:
                 await call
         with pytest.raises(TypeError, match="a run or a session"):
             await _all(client, None)
+        with pytest.raises(HistoryLost, match="not one that was given out here"):
+            await anext(client.follow(stopped["run_id"], after="v1.x.1"))
 
 
 async def _all(client: CoordinatorClient, run_id: str | None) -> list[dict[str, Any]]:
