@@ -52,7 +52,7 @@ class OperatorCalls(Calls):
         path = f"/runners/{quote(runner_id, safe='')}/drain"
         return cast("Runner", await self._call("DELETE", path, expects=("runner_id",)))
 
-    async def search_runs(self, **filters: Any) -> RunSummaryPage:
+    async def search_runs(self, /, **filters: Any) -> RunSummaryPage:
         """Return one page of summaries of the runs that satisfy all filters.
 
         `searched_until` says that the search stopped at its bound; the next page goes on from there.

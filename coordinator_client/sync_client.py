@@ -42,7 +42,7 @@ def _synchronous(
     method: Callable[Concatenate[CoordinatorClient, P], Coroutine[Any, Any, R]],
 ) -> "Callable[Concatenate[SyncCoordinatorClient, P], R]":
     @wraps(method)
-    def call(self: "SyncCoordinatorClient", *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: "SyncCoordinatorClient", /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._portal.run(method(self._connection.client, *args, **kwargs))
 
     return call
@@ -52,7 +52,7 @@ def _iterated(
     method: Callable[Concatenate[CoordinatorClient, P], AsyncGenerator[R, None]],
 ) -> "Callable[Concatenate[SyncCoordinatorClient, P], Generator[R, None, None]]":
     @wraps(method)
-    def iterate(self: "SyncCoordinatorClient", *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
+    def iterate(self: "SyncCoordinatorClient", /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
         items = method(self._connection.client, *args, **kwargs)
         try:
             while item := self._portal.run(_next(items)):

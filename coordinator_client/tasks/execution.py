@@ -80,7 +80,7 @@ class TaskExecution(DeliveredExecution):
         except (RunCancelled, TaskCancelled):
             return self._report_ended_by_us()
         except TaskFailed as error:
-            return self._report_ended_by_us() if self._reason else self._report("failed", error=str(error))
+            return self._report_ended_by_us() if self._is_ended_by_us() else self._report("failed", error=str(error))
         finally:
             if self._call is not None and not self._call.outcome.done():
                 # This is cancelled.
@@ -104,6 +104,9 @@ class TaskExecution(DeliveredExecution):
         if result is not None:
             await self._tell("result", result, now(), 0)
         return self._report("completed")
+
+    def _is_ended_by_us(self) -> bool:
+        return self._reason is not None
 
     def _report_ended_by_us(self) -> Report | None:
         if self._reason is not Reason.STOP:

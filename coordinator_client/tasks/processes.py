@@ -89,8 +89,8 @@ class ProcessCall:
         match ended:
             case ("completed", result):
                 return result  # type: ignore[no-any-return] # as _serve sends it
-            case ("failed", str(error)):
-                raise TaskFailed(error)
+            case ("failed", str(text)):
+                raise TaskFailed(text)
             case ("cancelled",):
                 raise RunCancelled
             case _ if self._is_killed:

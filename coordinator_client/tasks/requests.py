@@ -57,11 +57,10 @@ def task_request(
         ValueError: A name is empty or too long, or a parameter is no JSON value.
         TypeError: The same, for a value of another type.
     """
-    demands: AdditionalDemands = {**(options.pop("additional_demands", None) or {})}
+    demands: AdditionalDemands = {**(options.get("additional_demands") or {})}
     demands["tags"] = [task_tag(task), *map(runner_tag, tags), *(demands.get("tags") or ())]
-    return RunRequest(
-        parameters={"prompt": _text(parameters or {})}, agent_name=task, additional_demands=demands, **options
-    )
+    options["additional_demands"] = demands
+    return RunRequest(parameters={"prompt": _text(parameters or {})}, agent_name=task, **options)
 
 
 def task_tag(task: str) -> str:

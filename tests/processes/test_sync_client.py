@@ -152,7 +152,7 @@ def test_synchronous_client_serves_many_threads(sync_client: SyncCoordinatorClie
 
 async def test_synchronous_client_works_within_a_running_loop(sync_client: SyncCoordinatorClient) -> None:
     """Block the loop, as in a notebook's cell."""
-    assert sync_client.health()["status"] == "ready"
+    assert sync_client.health()["status"] in {"ready", "degraded"}
 
 
 def test_closed_client_ends_calls_and_threads(web: WebInThread) -> None:
@@ -187,7 +187,7 @@ def test_stream_that_is_left_is_closed(web: WebInThread, sync_client: SyncCoordi
     with closing(sync_client.feed(init=True)) as items:
         assert next(items).event == "init"
     assert list(items) == []
-    assert sync_client.health()["status"] == "ready"
+    assert sync_client.health()["status"] in {"ready", "degraded"}
 
 
 def test_callback_that_calls_its_own_client_is_refused(sync_client: SyncCoordinatorClient) -> None:
