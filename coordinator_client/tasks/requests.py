@@ -1,4 +1,4 @@
-"""How runs of tasks are told apart, and carry parameters, with a coordinator that knows no tasks.
+"""Names by which runs of tasks are told apart, and their parameters, with a coordinator that knows no tasks.
 
 A run of the task `resize` demands the tag `task:resize`; a task runner offers the tags of its tasks and takes only runs
 that demand one of its tags. The parameters are the prompt, as JSON: the coordinator takes no others.

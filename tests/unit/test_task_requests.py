@@ -128,7 +128,7 @@ def test_exit_of_function_fails_its_run_alone() -> None:
 
 
 def test_error_after_a_cancellation_is_the_cancellation() -> None:
-    """Whatever a function raises once it was told to end."""
+    """Count what a function raises once it was told to end as its end."""
     context, told = noted()
 
     def end(parameters: dict[str, Any], run: TaskRun) -> None:
