@@ -15,6 +15,7 @@ from app.cluster_metrics import ClusterMetrics
 from app.feed.numbering import Numbering
 from app.feed.reader import Feed
 from app.http.body_limits import BodyParser, Uploads
+from app.inputs.parameter_checks import ParameterChecks
 from app.instance_heartbeat import InstanceHeartbeat
 from app.lifecycle.drain import Drain
 from app.lifecycle.health import Health
@@ -94,6 +95,7 @@ class Web:
         self.caller_limits = CallerLimits(settings, drain)
         self.uploads = Uploads(settings.bodies_bytes, settings.report_hold_seconds)
         self.parser = BodyParser()
+        self.parameter_checks = ParameterChecks(self.parser)
         self.lists = ListLimits(drain, settings.lists_per_caller)
         self.callers = Callers(settings, self.following, self.reads, self.writes)
         self.console_sessions = ConsoleSessions(self.callers, self.reads, self.writes)

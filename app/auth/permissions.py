@@ -121,6 +121,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "DELETE /runners/{runner_id}/drain": _ADMINISTRATION,
     "GET /me": _ANY_ROLE,
     "GET /agents": _ANY_ROLE,
+    "GET /agents/{name}": _ANY_ROLE,
     "GET /capabilities": _ANY_ROLE,
     "GET /mcp-servers": _ANY_ROLE,
     "GET /scripts": _ANY_ROLE,

@@ -120,6 +120,21 @@ def _duplicate_runner(error: errors.DuplicateRunner) -> Problem:
     return Problem(409, detail)
 
 
+def _agent_name_taken(error: errors.AgentNameTaken) -> Problem:
+    detail = {
+        "error": "agent_name_collision",
+        "message": f"Another runner provides an agent named '{error.agent_name}'; nothing was registered",
+        "agent_name": error.agent_name,
+        "existing_runner_id": error.runner_id,
+    }
+    return Problem(409, detail)
+
+
+def _agent_not_resumable(error: errors.AgentNotResumable) -> Problem:
+    message = "Procedural agents are stateless and cannot be resumed"
+    return Problem(400, {"error": "procedural_agent_no_resume", "message": message, "agent_name": error.agent_name})
+
+
 def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
     message = (
         f"At most {error.limit} distinct sets of demands are allowed; use one again, "
@@ -148,6 +163,11 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.InvalidTransition: _invalid_transition,
     errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
     errors.DuplicateRunner: _duplicate_runner,
+    errors.AgentNameTaken: _agent_name_taken,
+    errors.AgentNotResumable: _agent_not_resumable,
+    # Only when the agent's schema changed each time that the parameters were checked; `ParameterChecks` answers others.
+    errors.SchemaUnchecked: lambda _: Problem(503, "Service temporarily unavailable", {"Retry-After": "1"}),
+    errors.PromptRequired: lambda _: Problem(400, {"error": "parameter_validation_failed"}),
     errors.StopSessionFirst: lambda _: Problem(409, "Stop session first"),
     errors.RunNotEnded: _not_ended,
     errors.TokenUnknown: lambda _: Problem(

@@ -8,9 +8,11 @@ import orjson
 from starlette.responses import Response
 
 from app.http.lenient import encode
+from models.claims.matching import PROCEDURAL
 from models.explanations.reasons import Reason, RunExplanation, RunnerExplanation
 from models.feed.run_timeline import RunTimeline
 from models.feed.timeline import Event
+from models.runners.agents import AgentInfo
 from models.runners.listing import RunnerInfo
 from models.runs.results import Result
 from models.runs.search_sql import RunSummary
@@ -217,3 +219,21 @@ def runner_json(runner: RunnerInfo) -> dict[str, Any]:
         "draining_since": iso(runner.draining_since),
         "drain_reason": runner.drain_reason,
     }
+
+
+def agent_json(agent: AgentInfo) -> dict[str, Any]:
+    """Return the agent without the fields that are null, as clients know agents."""
+    shown: dict[str, Any] = {
+        "name": agent.name,
+        "description": agent.description,
+        "type": PROCEDURAL,
+        "parameters_schema": stored(agent.parameters_schema),
+        "tags": [],
+        "capabilities": [],
+        "status": "active",
+        "created_at": "",
+        "modified_at": "",
+        "command": agent.command,
+        "runner_id": agent.runner_id,
+    }
+    return {name: value for name, value in shown.items() if value is not None}

@@ -7,7 +7,7 @@ import orjson
 
 from app.http.bodies import Fault, Invalid, Loc, TooLarge, checked
 from app.http.problems import BadRequest, Forbidden
-from app.inputs.parameters import check_parameters
+from app.inputs.parameters import check_parameters, is_prompt
 from app.schemas.runs import SESSION_ID, AdditionalDemands, SubmitRun
 from models.claims.matching import Demands
 from models.core.callers import Caller, Role
@@ -47,7 +47,10 @@ def new_run(
     parameters = orjson.dumps(asked.parameters)
     if len(parameters) > settings.parameters_bytes:
         raise TooLarge(f"parameters are larger than {settings.parameters_bytes} bytes")
-    check_parameters(asked.parameters)
+    # A runner may provide an agent of this name, which takes other parameters; the verb knows.
+    prompt_only = is_prompt(asked.parameters)
+    if not prompt_only and (asked.type == "resume_session" or not asked.agent_name):
+        check_parameters(asked.parameters)
     scope = None if asked.scope is None else orjson.dumps(asked.scope)
     moment = asked.not_before
     run = NewRun(
@@ -74,6 +77,7 @@ def new_run(
         idempotency_key=key,
         body_hash=None if key is None else body_hash(body),
         traceparent=traceparent,
+        prompt_only=prompt_only,
     )
     return run, len(parameters) + len(scope or b"") + 512
 

@@ -64,7 +64,7 @@ class SubmissionWakeups:
     def committed(self, items: Sequence[NewRun], results: Sequence[Outcome]) -> None:
         """Wake a poll for each new run; wake dispatch if there are others. Never blocks, never raises."""
         runs = [
-            SubmittedRun(result.run_id, demands)
+            SubmittedRun(result.run_id, result.demands or demands)
             for item, result in zip(items, results, strict=True)
             if isinstance(result, Submitted) and not result.replayed and (demands := _known_demands(item)) is not None
         ]

@@ -18,6 +18,7 @@ from app.http.query import CURSOR, LIMIT, strict_query
 from app.http.serializers import Json, stored, submitted_json, summary_json
 from app.http.trace_context import traceparent_of
 from app.inputs.bulk import DryRun, bulk_request, replay_changes
+from app.inputs.parameters import is_prompt
 from app.inputs.submission import body_hash, idempotency_key
 from app.openapi.document import body, query
 from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, TOO_LARGE, Responses, answer, problem
@@ -68,6 +69,7 @@ NO_BULK: Final[Responses] = {404: problem("No such bulk", "Bulk not found")}
 async def replay_run(run_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Submit an ended run again, in a new session: as it was submitted, but for the `changes`.
 
+    Without other parameters, demands or another agent it demands what the run demanded, whatever became of its agent.
     `not_before` and a resume's `hostname` and `executor_profile` are not copied. The replay belongs to the run's owner.
     """
     await web.caller_limits.submit(credential_of(request))
@@ -80,8 +82,10 @@ async def replay_run(run_id: str, request: Request, web: Web, caller: Caller) ->
     changes = replay_changes(web.settings, asked.changes, ("body", "changes"))
     hashed = None if key is None else body_hash({"replay_of": run_id, "changes": given.get("changes")})
     trace = traceparent_of(request.scope)
-    item = Replay(caller, storable(run_id), new_id("run_"), new_id("ses_"), changes, key, hashed, trace)
-    submitted = await web.verbs.replay.one(item, len(changes.get("parameters", "")))
+    prompt_only = "parameters" not in changes or is_prompt(json.loads(changes["parameters"]))
+    item = Replay(caller, storable(run_id), new_id("run_"), new_id("ses_"), changes, key, hashed, trace, prompt_only)
+    size = len(changes.get("parameters", ""))
+    submitted = await web.parameter_checks.submit(item, lambda checked: web.verbs.replay.one(checked, size))
     if isinstance(submitted, CoordinatorError):
         raise of_submission(submitted)
     return Json(submitted_json(submitted), 200 if submitted.replayed else 201)

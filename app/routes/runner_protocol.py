@@ -13,6 +13,7 @@ from app.http.lenient import encode, lenient_object, parse_object
 from app.http.problems import BadRequest, VerbRefused, accepted, item_problem
 from app.http.query import POLL_WAIT, Text, Whole
 from app.http.serializers import OK, Json, claimed_run_json
+from app.inputs.registration import agents_of
 from app.inputs.reports import release_of, report_of, report_of_list, runner_id_of
 from app.lifecycle.hangup import hang_up
 from app.openapi.document import body, query
@@ -32,6 +33,7 @@ from app.schemas import reports, runners
 from app.schemas.polls import PollAnswer
 from app.web import Web
 from app.writes.attempts import Unavailable
+from models.claims.matching import PROCEDURAL
 from models.core.callers import Caller
 from models.core.errors import CoordinatorError, RunnerNotRegistered
 from models.core.statuses import Outcome
@@ -104,7 +106,8 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     responses={
         200: answer("Registered; `warning` tells when no run can match", runners.Registration),
         409: problem(
-            "A process of this owner with the same four properties is online",
+            "A process of this owner with the same four properties is online (`duplicate_runner`), or another runner "
+            "provides an agent of this name (`agent_name_collision`, with `agent_name` and `existing_runner_id`)",
             {
                 "error": "duplicate_runner",
                 "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
@@ -121,7 +124,7 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
 )
 async def register_runner(request: Request, web: Web, caller: Caller) -> Response:
     """Register a process of a runner. The same four properties make the same runner; 409 while another process of it is
-    online.
+    online, and while another runner provides an agent of one of its names: then nothing was changed.
     """
     given = checked(runners.RegisterRunner, await strict_body(request, web.parser, web.settings.submission_bytes))
     executor = given.executor
@@ -134,7 +137,7 @@ async def register_runner(request: Request, web: Web, caller: Caller) -> Respons
         executor_type=executor.type if executor else None,
         command=executor.command if executor else None,
         require_matching_tags=bool(given.require_matching_tags),
-        agents=None if given.agents is None else encode(given.agents).decode(),
+        agents=await agents_of(given, web.parser),
         capacity=given.capacity,
         instance_id=given.instance_id,
         # While authentication is off a registration has no owner, and any later runner may act for it.
@@ -150,6 +153,8 @@ async def register_runner(request: Request, web: Web, caller: Caller) -> Respons
     }
     if executor is None or not executor.type:
         shown["warning"] = "Every run demands an executor type; without executor.type this runner gets none"
+    elif given.agents and executor.type != PROCEDURAL:
+        shown["warning"] = "Runs of its agents demand the executor type procedural, which this runner does not offer"
     return Json(shown)
 
 

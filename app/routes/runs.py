@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -50,6 +51,7 @@ from models.runs.search import FoundRuns, RunSearch, search_runs
 from models.runs.search_sql import RunSummary as RunSummaryRow
 from models.runs.stop import StopRun
 from models.runs.submission import NewRun
+from models.runs.submission import Submitted as SubmittedRow
 from models.state.runs import Run as RunRow
 from models.state.runs import get_run, iso
 from runtime.logs import name_request
@@ -75,7 +77,10 @@ STOPPED: Final[Responses] = {
     responses={
         201: answer("Accepted", Submitted),
         200: answer("The first answer to this Idempotency-Key", Submitted),
-        400: problem("Parameters or parent cannot be used", "session_id is required for resume_session"),
+        400: problem(
+            "Parameters or parent cannot be used, or the session's agent cannot be resumed",
+            "session_id is required for resume_session",
+        ),
         404: problem("Session or parent session is unknown", "Session 'X' not found"),
         409: problem("The session exists, or the key came with another body", "Session 'X' already exists"),
         **TOO_LARGE,
@@ -92,7 +97,7 @@ async def submit_run(request: Request, web: Web, caller: Caller) -> Response:
     await web.caller_limits.submit(credential_of(request))
     given = await strict_body(request, web.parser, web.settings.submission_bytes)
     run, size = new_run(web.settings, caller, given, key=key, traceparent=traceparent_of(request.scope))
-    submitted = await web.verbs.submit.one(run, size)
+    submitted = await web.parameter_checks.submit(run, lambda item: web.verbs.submit.one(item, size))
     if isinstance(submitted, CoordinatorError):
         raise of_submission(submitted)
     name_request(run_id=submitted.run_id, session_id=submitted.session_id)
@@ -116,19 +121,24 @@ async def submit_runs(request: Request, web: Web, caller: Caller) -> Response:
         raise Invalid([Fault("list_type", ("body", "runs"), f"Should be a list of at most {MOST_IN_BATCH} runs")])
     await web.caller_limits.submit(credential_of(request), len(bodies))
     results: list[dict[str, Any]] = [{} for _ in bodies]
-    good: list[tuple[int, NewRun, int]] = []
+    good: dict[int, NewRun] = {}
+    sizes: dict[str, int] = {}
     traceparent = traceparent_of(request.scope)
     for place, given in enumerate(bodies):
         try:
             run, size = _batch_item(web, caller, given, place, suspect=document.suspect, traceparent=traceparent)
-            good.append((place, run, size))
+            good[place], sizes[run.run_id] = run, size
         except (Invalid, TooLarge, BadRequest, Forbidden) as refused:
             results[place] = item_problem(refused)
-    outcomes = await web.verbs.submit_bulk.many((run, size) for _, run, size in good)
+
+    async def write(runs: Sequence[NewRun]) -> list[SubmittedRow | CoordinatorError | Unavailable]:
+        return await web.verbs.submit_bulk.many((run, sizes[run.run_id]) for run in runs)
+
+    outcomes = await web.parameter_checks.submit_all(list(good.values()), write)
     if outcomes and all(isinstance(outcome, Unavailable) for outcome in outcomes):
         raise Unavailable
-    for (place, _, _), outcome in zip(good, outcomes, strict=True):
-        if isinstance(outcome, Unavailable):
+    for place, outcome in zip(good, outcomes, strict=True):
+        if isinstance(outcome, Unavailable | BadRequest):
             results[place] = item_problem(outcome)
         elif isinstance(outcome, CoordinatorError):
             results[place] = item_problem(of_submission(outcome))

@@ -2,10 +2,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.base import Described, Done, MayLack, NextCursor, RunnerId, Tags, Text, Timestamp, Validated
+from app.schemas.base import (
+    MAX_TEXT,
+    Described,
+    Done,
+    MayLack,
+    NextCursor,
+    RunnerId,
+    Tags,
+    Text,
+    Timestamp,
+    Validated,
+)
 
 LARGEST_COUNT = 2**31 - 1
 LONGEST_REASON = 200
+AGENT_NAME = "^[a-zA-Z0-9][a-zA-Z0-9_-]*$"
+LONGEST_NAME = 60
+LONGEST_DESCRIPTION = 4096
+MOST_AGENTS = 64
 
 
 class Executor(BaseModel):
@@ -15,6 +30,21 @@ class Executor(BaseModel):
 
     type: Annotated[Text | None, Field(description="Runs ask for `autonomous`")] = None
     command: Text | None = None
+
+
+class RunnerAgent(Validated):
+    """Procedural agent that a runner provides. Runs that name it go to this runner alone."""
+
+    name: Annotated[
+        str, Field(min_length=1, max_length=LONGEST_NAME, pattern=AGENT_NAME, description="One runner has a name")
+    ]
+    command: Annotated[str, Field(min_length=1, max_length=MAX_TEXT, description="Command that the runner executes")]
+    description: Annotated[str | None, Field(max_length=LONGEST_DESCRIPTION)] = None
+    parameters_schema: Annotated[
+        dict[str, Any] | None,
+        Field(description="JSON Schema (Draft 7) that the parameters of its runs must satisfy; null: any object"),
+    ] = None
+    output_schema: Annotated[dict[str, Any] | None, Field(description="JSON Schema (Draft 7) of its results")] = None
 
 
 class RegisterRunner(Validated):
@@ -42,7 +72,10 @@ class RegisterRunner(Validated):
     executor: Executor | None = None
     tags: Annotated[Tags | None, Field(strict=False)] = None
     require_matching_tags: bool | None = None
-    agents: Annotated[list[Any] | None, Field(description="Blueprints that the runner provides")] = None
+    agents: Annotated[
+        list[RunnerAgent] | None,
+        Field(max_length=MOST_AGENTS, description="Agents that the runner provides from now on, instead of its former"),
+    ] = None
     capacity: Annotated[int, Field(ge=1, le=LARGEST_COUNT, description="Most runs in hand at once")] | None = None
     instance_id: Annotated[Text | None, Field(description="Id of the process, the same when it reconnects")] = None
 

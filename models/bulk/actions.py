@@ -53,6 +53,9 @@ _TEXTS: Final[Mapping[type[CoordinatorError], Callable[[Any], str]]] = {
     errors.ParentOfAnotherOwner: str,
     errors.TooDeep: str,
     errors.TooManyDemands: lambda error: f"At most {error.limit} distinct sets of demands are allowed",
+    errors.SchemaUnchecked: lambda error: (
+        f"Agent '{error.agent_name}' has a schema of its parameters: replay the run by itself"
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from models.callbacks.prompts import ChildResult, callback_prompt
-from models.claims.matching import ensure_profiles
+from models.claims.matching import Demands, ensure_profiles
 from models.core.callers import ADMIN
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id
@@ -15,6 +15,7 @@ from models.core.statuses import RunType, SessionStatus
 from models.runs.submission import NewRun, resume_demands
 from models.runs.submit import submit_runs
 from models.schema.sql import sql
+from models.state.agents import OwnedAgent, read_agents
 from models.state.locked_rows import LockedSession
 from models.state.try_locks import try_lock_runs
 
@@ -39,6 +40,7 @@ class _Parent:
     session_id: str
     hostname: str | None
     executor_profile: str | None
+    agent_name: str | None
     next_run: int
     grandparent: str | None
     execution_mode: str
@@ -76,7 +78,7 @@ _DUE = sql("""
 
 # Continue the execution mode, the parent and the trace of the session's last run.
 _PARENTS = text("""
-    SELECT s.session_id, s.hostname, s.executor_profile, s.next_run, g.session_id AS grandparent,
+    SELECT s.session_id, s.hostname, s.executor_profile, s.agent_name, s.next_run, g.session_id AS grandparent,
         coalesce(last.execution_mode, 'sync') AS execution_mode, last.traceparent
     FROM sessions s
     LEFT JOIN LATERAL (
@@ -142,9 +144,10 @@ def deliver_results(
     if not due:
         return Delivered()
     read = {row.session_id: _Parent(*row) for row in conn.execute(_PARENTS, {"parents": due})}
+    agents = read_agents(conn, {parent.agent_name for parent in read.values() if parent.agent_name is not None})
     # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
     # out.
-    ensure_profiles(conn, [resume_demands(parent.hostname, parent.executor_profile) for parent in read.values()])
+    ensure_profiles(conn, [_demands(parent, agents) for parent in read.values()])
     parents = _lock_parents(conn, read)
     rows = conn.execute(_WAITING, {"parents": list(parents), "most": MOST_RESULTS}) if parents else ()
     waiting = [WaitingResult(*row) for row in rows]
@@ -179,8 +182,13 @@ def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _P
     }
 
 
-def _affinity(session: LockedSession | _Parent) -> tuple[str | None, str | None, int]:
-    return session.hostname, session.executor_profile, session.next_run
+def _demands(parent: _Parent, agents: Mapping[str, OwnedAgent | None]) -> Demands:
+    agent = agents.get(parent.agent_name or "")
+    return resume_demands(parent.hostname, parent.executor_profile, agent=agent)
+
+
+def _affinity(session: LockedSession | _Parent) -> tuple[str | None, str | None, str | None, int]:
+    return session.hostname, session.executor_profile, session.agent_name, session.next_run
 
 
 def choose(waiting: Iterable[WaitingResult]) -> tuple[dict[str, list[str]], bool]:
@@ -249,4 +257,5 @@ def _resume(parent: _Parent, prompt: str, limits: Limits) -> NewRun:
         execution_mode=parent.execution_mode,
         traceparent=parent.traceparent,
         no_match_timeout_seconds=limits.no_match_timeout,
+        callback=True,
     )

@@ -19,6 +19,7 @@ from models.schema.tables import demand_profiles, runners
 
 PROPERTIES = ("hostname", "project_dir", "executor_profile", "executor_type")
 AUTONOMOUS = "autonomous"
+PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,41 @@ class DuplicateRunner(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class AgentNameTaken(CoordinatorError):
+    """Another runner provides an agent of this name; nothing of the registration was stored."""
+
+    agent_name: str
+    runner_id: str
+
+
+@dataclass(frozen=True)
 class TooManyDemands(CoordinatorError):
     limit: int
+
+
+@dataclass(frozen=True)
+class SchemaUnchecked(CoordinatorError):
+    """The agent's parameters must satisfy this schema, and the submission does not say that they do.
+
+    Check ``parameters`` and submit again with ``schema_hash``. Both are JSON text.
+    """
+
+    agent_name: str
+    schema_hash: str
+    schema: str
+    parameters: str
+
+
+@dataclass(frozen=True)
+class PromptRequired(CoordinatorError):
+    """No agent takes these parameters, JSON text: without one they must be exactly a prompt."""
+
+    parameters: str
+
+
+@dataclass(frozen=True)
+class AgentNotResumable(CoordinatorError):
+    agent_name: str
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,15 @@ _RUNNERS = sql("""
     WHERE n.runner_id = old.runner_id
 """)
 
+# Delete agents of runners that are gone or have left, whose rows a locked row or the last release kept.
+_AGENTS = text("""
+    DELETE FROM runner_agents a
+    USING (SELECT w.name FROM runner_agents w LEFT JOIN runners n ON n.runner_id = w.runner_id
+           WHERE n.runner_id IS NULL OR n.left_at IS NOT NULL
+           ORDER BY w.name LIMIT :most FOR UPDATE OF w SKIP LOCKED) gone
+    WHERE a.name = gone.name
+""")
+
 # Delete results delivered a day ago, and those whose parent was deleted while its child ended.
 _CHILD_RESULTS = text("""
     DELETE FROM child_results c
@@ -107,14 +116,15 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
     """Delete up to 1,000 rows of each kind that are not needed any more; return whether there are more. Safe to repeat.
 
     Kinds: idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten,
-    heartbeats and addresses of instances older than an hour, outages older than 30 days, child results delivered a day
-    ago, event counts of runs that ended a day ago, bulks that ended 30 days ago or were not started in time, events of
-    deleted sessions.
+    their agents, heartbeats and addresses of instances older than an hour, outages older than 30 days, child results
+    delivered a day ago, event counts of runs that ended a day ago, bulks that ended 30 days ago or were not started in
+    time, events of deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
         conn.execute(_PROFILES, {"most": MOST}).rowcount,
         conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
+        conn.execute(_AGENTS, {"most": MOST}).rowcount,
         conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
         conn.execute(_INSTANCES, {"most": MOST}).rowcount,
         conn.execute(_TARGETS, {"most": MOST}).rowcount,

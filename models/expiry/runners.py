@@ -4,6 +4,7 @@ from sqlalchemy import text
 
 from models.core.statuses import RunStatus
 from models.expiry.steps import Pass, StepResult, token_senders
+from models.runners.agents import drop_agents
 from models.runners.departure import LEFT, NOT_HELD, ORPHANED, REPLACED, Ended, end_work, registrations
 from models.runners.heartbeat import lost_after
 from models.runs.stop import close_stops
@@ -40,9 +41,13 @@ _GONE = text("""
 
 
 def lose_silent(current: Pass) -> StepResult:
-    """Mark silent runners lost, and end the registrations of those that had their time after being told to leave."""
+    """Mark silent runners lost, and end the registrations of those that had their time after being told to leave.
+
+    A lost runner keeps its agents until it leaves or is removed.
+    """
     silent = current.by_interval(lost_after)
     lost, gone = current.find(_LOST, **silent), current.find(_GONE, **silent)
+    drop_agents(current.conn, gone)
     return StepResult({"runners lost": len(lost), "runners gone": len(gone)}, max(len(lost), len(gone)) >= current.most)
 
 

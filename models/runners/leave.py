@@ -10,6 +10,7 @@ from models.claims.parking import drop_polls
 from models.core.callers import ADMIN, Caller
 from models.core.errors import NotFound
 from models.core.limits import DEFAULT_LIMITS, Limits
+from models.runners.agents import drop_agents
 from models.runners.departure import LEFT, Ended, end_work, registrations, work_held_by
 from models.state.locks import LockedRows, lock_runs
 from models.state.visibility import acts_for
@@ -77,9 +78,9 @@ def deregister_runners(
 ) -> list[LeaveResult]:
     """Deregister runners (PROTOCOL, Runners). Safe to repeat. NotFound for one that is unknown, or of another owner.
 
-    On its own request a runner leaves now, and its work ends as when it is lost. On another caller's request its next
-    poll tells it; a runner that has left already is NotFound then. An admin's request about another owner's runner is
-    audited.
+    On its own request a runner leaves now with its agents, and its work ends as when it is lost. On another caller's
+    request its next poll tells it; a runner that has left already is NotFound then. An admin's request about another
+    owner's runner is audited.
     """
     del limits
     leaving = sorted({item.runner_id for item in items if item.self_initiated})
@@ -105,6 +106,7 @@ def deregister_runners(
     asked = set(conn.execute(_ASK_TO_LEAVE, {"runner_ids": asking}).scalars()) if asking else set()
     affected = asked.union(runner_id for runner_id in immediate if immediate[runner_id])
     _record_leaves(conn, existing, [item for item in authorised if item.runner_id in affected])
+    drop_agents(conn, [runner_id for runner_id in immediate if immediate[runner_id]])
     results: list[LeaveResult] = []
     for item in items:
         if item not in authorised or (not item.self_initiated and existing[item.runner_id].left_at is not None):

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -7,9 +7,10 @@ from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, text
 
 from models.claims.parking import drop_polls
-from models.core.errors import DuplicateRunner
+from models.core.errors import AgentNameTaken, DuplicateRunner
 from models.core.limits import DEFAULT_LIMITS, Limits
-from models.core.rounds import in_rounds
+from models.core.rounds import in_rounds_of_many
+from models.runners.agents import AgentNames, lock_agent_names
 from models.runners.departure import REPLACED, Ended, end_work, registrations, work_held_by
 from models.runners.heartbeat import IS_STALE, told_interval
 from models.runners.registration import CHANGING, Existing, Registration, Relation, identity, is_open_to, relation_to
@@ -31,7 +32,7 @@ class Registered:
     parked_at: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-RegisterResult: TypeAlias = Registered | DuplicateRunner
+RegisterResult: TypeAlias = Registered | DuplicateRunner | AgentNameTaken
 
 
 _LOOK = sql(
@@ -47,13 +48,13 @@ _LOCK = text(_LOOK.text + " FOR NO KEY UPDATE")
 
 _ADD = text("""
     INSERT INTO runners (runner_id, instance_id, owner, hostname, project_dir, executor_profile, executor_type,
-        executor, tags, require_matching_tags, agents, capacity, told_interval, registration_uid)
+        executor, tags, require_matching_tags, capacity, told_interval, registration_uid)
     SELECT g.runner_id, g.instance_id, g.owner, g.hostname, g.project_dir, g.executor_profile, g.executor_type,
         CAST(g.executor AS json), ARRAY(SELECT json_array_elements_text(g.tags)), g.require_matching_tags,
-        CAST(g.agents AS json), g.capacity, g.told_interval, g.registration_uid
+        g.capacity, g.told_interval, g.registration_uid
     FROM json_to_recordset(CAST(:given AS json))
         AS g(runner_id text, instance_id text, owner text, hostname text, project_dir text, executor_profile text,
-             executor_type text, executor text, tags json, require_matching_tags boolean, agents text,
+             executor_type text, executor text, tags json, require_matching_tags boolean,
              capacity integer, told_interval integer, registration_uid text)
     ORDER BY g.runner_id
     ON CONFLICT (runner_id) DO NOTHING
@@ -67,7 +68,7 @@ _RENEW = text("""
     SET instance_id = g.instance_id, owner = CASE WHEN g.keeps_owner THEN n.owner ELSE g.owner END,
         executor_type = g.executor_type, executor = CAST(g.executor AS json),
         tags = ARRAY(SELECT json_array_elements_text(g.tags)),
-        require_matching_tags = g.require_matching_tags, agents = CAST(g.agents AS json),
+        require_matching_tags = g.require_matching_tags,
         capacity = CASE WHEN n.draining_since IS NULL THEN g.capacity ELSE 0 END,
         drained_capacity = CASE WHEN n.draining_since IS NOT NULL THEN g.capacity END,
         told_interval = g.told_interval, registration_uid = g.registration_uid,
@@ -79,7 +80,7 @@ _RENEW = text("""
         leave_told_at = NULL
     FROM json_to_recordset(CAST(:given AS json))
         AS g(runner_id text, instance_id text, owner text, executor_type text, executor text, tags json,
-             require_matching_tags boolean, agents text, capacity integer, told_interval integer,
+             require_matching_tags boolean, capacity integer, told_interval integer,
              registration_uid text, renumber boolean, same boolean, keeps_owner boolean)
     WHERE n.runner_id = g.runner_id
     RETURNING n.runner_id, n.registration
@@ -125,22 +126,28 @@ def register_runners(
 ) -> list[RegisterResult]:
     """Register processes (PROTOCOL, Runners). Safe to repeat. DuplicateRunner while another process is online.
 
+    AgentNameTaken when another runner provides an agent of a name; such a registration changes nothing. An accepted one
+    replaces all agents of its runner.
+
     The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
     whose registration ends in this transaction: its claims are released, its running runs are lost. Another owner's
-    registration neither hinders nor is hindered.
+    registration with the same properties neither hinders nor is hindered.
     """
     results: dict[int, RegisterResult] = {}
-    for ordinals in in_rounds(item.runner_id for item in items):
-        results.update(
-            zip(ordinals, _register_round(conn, [items[ordinal] for ordinal in ordinals], limits), strict=True)
-        )
+    names = lock_agent_names(conn, items)
+    for ordinals in in_rounds_of_many(items, _touches, lambda _: []):
+        chosen = [items[ordinal] for ordinal in ordinals]
+        results.update(zip(ordinals, _register_round(conn, chosen, limits, names), strict=True))
+    names.write(conn)
     return [results[ordinal] for ordinal in range(len(items))]
 
 
+def _touches(item: Registration) -> list[Hashable]:
+    return [item.runner_id, *(("agent", agent.name) for agent in item.agents)]
+
+
 def _register_round(
-    conn: Connection,
-    items: Sequence[Registration],
-    limits: Limits,
+    conn: Connection, items: Sequence[Registration], limits: Limits, names: AgentNames
 ) -> list[RegisterResult]:
     possible_ids = {runner_id for item in items for runner_id in (item.runner_id, item.own_id) if runner_id is not None}
     existing = {
@@ -148,7 +155,13 @@ def _register_round(
         for row in conn.execute(_LOOK, {"runner_ids": sorted(possible_ids), "stale_after": limits.stale_after})
     }
     ids = [identity(item, existing) for item in items]
-    chosen = dict(sorted(zip(ids, items, strict=True), key=lambda pair: pair[0]))
+    refused = {
+        runner_id: taken
+        for runner_id, item in zip(ids, items, strict=True)
+        if (taken := names.taken(runner_id, item)) is not None
+    }
+    pairs = sorted(zip(ids, items, strict=True), key=lambda pair: pair[0])
+    chosen = {runner_id: item for runner_id, item in pairs if runner_id not in refused}
     reading = {"runner_ids": list(chosen), "stale_after": limits.stale_after}
     before = {
         runner_id: relation_to(existing[runner_id], item) for runner_id, item in chosen.items() if runner_id in existing
@@ -176,17 +189,30 @@ def _register_round(
             if relation is Relation.ANOTHER_PROCESS
         },
     )
+    for runner_id, item in chosen.items():
+        if relations.get(runner_id) is not Relation.DUPLICATE:
+            names.give(runner_id, item)
     return [
-        _duplicate(runner_id, item)
-        if relations.get(runner_id) is Relation.DUPLICATE
-        else Registered(
-            runner_id,
-            told_interval(item.instance_id, limits),
-            renumbered=relations.get(runner_id) in CHANGING,
-            parked_at=parked.get(runner_id, frozenset()),
-        )
+        refused.get(runner_id) or _answer(runner_id, item, relations.get(runner_id), parked, limits)
         for runner_id, item in zip(ids, items, strict=True)
     ]
+
+
+def _answer(
+    runner_id: str,
+    item: Registration,
+    relation: Relation | None,
+    parked: Mapping[str, frozenset[str]],
+    limits: Limits,
+) -> RegisterResult:
+    if relation is Relation.DUPLICATE:
+        return DuplicateRunner(runner_id, item.hostname, item.project_dir, item.executor_profile)
+    return Registered(
+        runner_id,
+        told_interval(item.instance_id, limits),
+        renumbered=relation in CHANGING,
+        parked_at=parked.get(runner_id, frozenset()),
+    )
 
 
 def _lock_former_work(conn: Connection, runner_ids: Sequence[str]) -> LockedRows:
@@ -245,10 +271,6 @@ def _end_former(conn: Connection, locked: LockedRows, former: Mapping[str, Exist
         end_work(conn, locked, ended)
 
 
-def _duplicate(runner_id: str, item: Registration) -> DuplicateRunner:
-    return DuplicateRunner(runner_id, item.hostname, item.project_dir, item.executor_profile)
-
-
 def _given(
     chosen: Mapping[str, Registration],
     limits: Limits,
@@ -267,7 +289,6 @@ def _given(
             "executor": item.executor,
             "tags": sorted(set(item.tags)),
             "require_matching_tags": item.require_matching_tags,
-            "agents": item.agents,
             "capacity": item.capacity,
             "told_interval": told_interval(item.instance_id, limits),
             "registration_uid": item.registration_uid,

@@ -9,12 +9,13 @@ from datetime import datetime
 from enum import Enum, auto
 
 from models.core.ids import runner_identity, uuid7
+from models.state.agents import RunnerAgent
 from models.state.visibility import acts_for
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Process to register. ``executor`` and ``agents`` are JSON text.
+    """Process to register. ``executor`` is JSON text; ``agents`` have distinct names.
 
     ``registration_uid`` is made before the first try, so that a repeat is recognised. ``owner``: the owner of the
     registration, None while authentication is off; ``subject``: the caller, which may replace only registrations of its
@@ -29,7 +30,7 @@ class Registration:
     executor_type: str | None = None
     command: str | None = None
     require_matching_tags: bool = False
-    agents: str | None = None
+    agents: tuple[RunnerAgent, ...] = ()
     capacity: int | None = None
     instance_id: str | None = None
     owner: str | None = None

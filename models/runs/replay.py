@@ -26,7 +26,7 @@ class Replay:
     """Request to submit an ended run again, with ids that were made before the first try.
 
     ``changes`` are fields of ``NewRun`` with JSON values: ``parameters`` and ``scope`` as JSON text, demands as an
-    object, a time as ISO 8601.
+    object, a time as ISO 8601. ``prompt_only`` and ``satisfied_schema`` as in ``NewRun``, of changed parameters.
     """
 
     caller: Caller
@@ -37,6 +37,8 @@ class Replay:
     idempotency_key: str | None = None
     body_hash: str | None = None
     traceparent: str | None = None
+    prompt_only: bool = True
+    satisfied_schema: str | None = None
 
     @property
     def key(self) -> tuple[str, str] | None:
@@ -66,6 +68,8 @@ _COPIED: Final = (
     "run_timeout_seconds",
     "no_match_timeout_seconds",
 )
+# Without a change of these a replay demands what its original did, whatever agents runners provide now.
+_OF_AGENT: Final = frozenset({"agent_name", "parameters", "additional_demands"})
 # Of a resume these say where its session lives; the new session lives nowhere yet.
 _AFFINITY: Final = frozenset({"hostname", "executor_profile"})
 
@@ -134,6 +138,9 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
         replay_of=item.run_id,
         replayed_owner=original.owner,
         traceparent=item.traceparent,
+        prompt_only=item.prompt_only,
+        satisfied_schema=item.satisfied_schema,
+        looks_up_agent=not _OF_AGENT.isdisjoint(item.changes),
         **values | {"not_before": None if moment is None else datetime.fromisoformat(moment)},
     )
 

@@ -3,24 +3,28 @@
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from models.claims.matching import AUTONOMOUS, NO_DEMANDS, Demands
+from models.claims.matching import AUTONOMOUS, NO_DEMANDS, PROCEDURAL, Demands
 from models.core.callers import Caller
 from models.core.errors import (
+    AgentNotResumable,
     CoordinatorError,
     NotFound,
     ParentIsDescendant,
     ParentOfAnotherOwner,
+    PromptRequired,
+    SchemaUnchecked,
     SessionExists,
     TooDeep,
 )
 from models.core.facts import SUBMITTED, note
 from models.core.statuses import RunType
+from models.state.agents import OwnedAgent
 from models.state.locked_rows import LockedSession
 from models.state.sessions import Session
 from models.state.visibility import Visible, can_view
@@ -34,6 +38,10 @@ class NewRun:
     ``delay_seconds`` are two ways to say the same, the latter from now by the clock of Postgres. Without ``affinity`` a
     resume goes to any runner, wherever its session lives. A replay names the run that it repeats; without a parent it
     belongs to that run's owner, ``replayed_owner``. ``traceparent`` is the trace that the run continues.
+
+    ``prompt_only``: the parameters are exactly a prompt, as a run without a runner's agent needs; ``satisfied_schema``:
+    hash of the schema that they were found to satisfy. Without ``looks_up_agent`` the name means no runner's agent. A
+    ``callback`` may resume the session of any agent.
     """
 
     run_id: str
@@ -61,6 +69,10 @@ class NewRun:
     replay_of: str | None = None
     replayed_owner: str | None = None
     traceparent: str | None = None
+    prompt_only: bool = True
+    satisfied_schema: str | None = None
+    looks_up_agent: bool = True
+    callback: bool = False
 
     @property
     def start_owner(self) -> str | None:
@@ -83,12 +95,16 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Accepted run; ``replayed`` when its idempotency key had been answered before."""
+    """Accepted run; ``replayed`` when its idempotency key had been answered before.
+
+    ``demands`` are those of the run of an agent, which its submission alone does not tell.
+    """
 
     run_id: str
     session_id: str
     status: str = "pending"
     replayed: bool = False
+    demands: Demands | None = field(default=None, compare=False)
 
 
 def note_submitted(conn: Connection, items: Sequence[NewRun], results: Iterable[object]) -> None:
@@ -119,6 +135,7 @@ class LockedState:
     """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` others and parents.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
+    ``agents`` of runners, by the names that the submissions and their sessions have.
     """
 
     created: dict[str, Session]
@@ -127,24 +144,51 @@ class LockedState:
     heights: dict[str, int]
     visible: Visible
     max_depth: int
+    agents: Mapping[str, OwnedAgent | None]
 
 
-def demands_of_run(item: NewRun, session: LockedSession | None) -> Demands:
+def agent_name_of(item: NewRun, session: LockedSession | None) -> str | None:
+    """Return the name of the run's agent: on a resume the session's own, if it has one."""
+    if item.type is RunType.RESUME and session is not None and session.agent_name is not None:
+        return session.agent_name
+    return item.agent_name
+
+
+def agent_of(item: NewRun, session: LockedSession | None, agents: Mapping[str, OwnedAgent | None]) -> OwnedAgent | None:
+    name = agent_name_of(item, session) if item.looks_up_agent else None
+    return None if name is None else agents.get(name)
+
+
+def demands_of_run(item: NewRun, session: LockedSession | None, agent: OwnedAgent | None = None) -> Demands:
     if item.type is RunType.RESUME and item.affinity and session is not None:
-        return resume_demands(session.hostname, session.executor_profile, item.additional_demands)
-    return _start_demands(item.additional_demands)
+        return resume_demands(session.hostname, session.executor_profile, item.additional_demands, agent)
+    demands = _start_demands(item.additional_demands)
+    return demands if agent is None else _demands_of_agent(agent).merged(demands)
 
 
 @functools.lru_cache(1024)
 def _start_demands(additional: Demands) -> Demands:
-    return Demands(executor_type=AUTONOMOUS).merged(additional)
+    return additional.merged(Demands(executor_type=AUTONOMOUS))
 
 
-def resume_demands(hostname: str | None, executor_profile: str | None, additional: Demands = NO_DEMANDS) -> Demands:
-    """Return the demands of a resume: the session's affinity first, except for a hostname that the request names."""
+def resume_demands(
+    hostname: str | None,
+    executor_profile: str | None,
+    additional: Demands = NO_DEMANDS,
+    agent: OwnedAgent | None = None,
+) -> Demands:
+    """Return the demands of a resume: the session's affinity first, except for a hostname that the request names.
+
+    The runner of the session's agent comes before both.
+    """
     hostname = hostname if additional.hostname is None else additional.hostname
     affinity = Demands(hostname=hostname, executor_profile=executor_profile)
-    return affinity.merged(Demands(executor_type=AUTONOMOUS)).merged(additional)
+    demands = affinity.merged(additional).merged(Demands(executor_type=AUTONOMOUS))
+    return demands if agent is None else _demands_of_agent(agent).merged(demands)
+
+
+def _demands_of_agent(agent: OwnedAgent) -> Demands:
+    return Demands(agent.hostname, agent.project_dir, agent.executor_profile, PROCEDURAL)
 
 
 def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
@@ -152,11 +196,13 @@ def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
     if item.type is RunType.START:
         if item.own_session not in state.created:
             return SessionExists(item.own_session)
-        return _refused_parent(item, None, parent, state) or _start(item, parent, state)
+        refused = _refused_parent(item, None, parent, state) or _refused_by_agent(item, None, state)
+        return refused or _start(item, parent, state)
     session = state.locked.get(item.own_session)
     if session is None or not can_view(item.caller, item.own_session, session.owner, state.visible):
         return NotFound("session", item.own_session)
-    return _refused_parent(item, session, parent, state) or _resume(item, session, parent)
+    refused = _refused_parent(item, session, parent, state) or _refused_by_agent(item, session, state)
+    return refused or _resume(item, session, parent, state)
 
 
 def changes_parent(item: NewRun, session: LockedSession | None) -> bool:
@@ -186,6 +232,17 @@ def _refused_parent(
     return None
 
 
+def _refused_by_agent(item: NewRun, session: LockedSession | None, state: LockedState) -> CoordinatorError | None:
+    agent = agent_of(item, session, state.agents)
+    if agent is None:
+        return None if item.prompt_only else PromptRequired(item.parameters)
+    if item.type is RunType.RESUME:
+        return None if item.callback else AgentNotResumable(agent.name)
+    if agent.schema_hash is None or agent.parameters_schema is None or agent.schema_hash == item.satisfied_schema:
+        return None
+    return SchemaUnchecked(agent.name, agent.schema_hash, agent.parameters_schema, item.parameters)
+
+
 def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
     return Plan(
         item,
@@ -194,19 +251,19 @@ def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Pl
         agent_name=item.agent_name,
         project_dir=item.project_dir,
         scope=_merged(None if parent is None else parent.scope, item.scope),
-        demands=demands_of_run(item, None),
+        demands=demands_of_run(item, None, agent_of(item, None, state.agents)),
     )
 
 
-def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None) -> Plan:
+def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None, state: LockedState) -> Plan:
     return Plan(
         item,
         owner=session.owner,
         depth=session.depth,
-        agent_name=item.agent_name if item.agent_name is not None else session.agent_name,
+        agent_name=agent_name_of(item, session),
         project_dir=item.project_dir if item.project_dir is not None else session.project_dir,
         scope=_merged(session.scope, None if parent is None else parent.scope, item.scope),
-        demands=demands_of_run(item, session),
+        demands=demands_of_run(item, session, agent_of(item, session, state.agents)),
         session_seq=session.next_run,
     )
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -16,6 +16,8 @@ from models.runs.submission import (
     NewRun,
     Plan,
     Submitted,
+    agent_name_of,
+    agent_of,
     changes_parent,
     demands_of_run,
     note_submitted,
@@ -24,7 +26,9 @@ from models.runs.submission import (
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
+from models.state.agents import OwnedAgent, read_agents
 from models.state.events_outbox import record_events, run_created, session_updated
+from models.state.locked_rows import LockedSession
 from models.state.locks import lock_sessions, read_sessions_unlocked
 from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
@@ -118,17 +122,20 @@ def submit_runs(
 
     One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
     ParentOfAnotherOwner, TooDeep, KeyReused, TooManyDemands (new ones of an owner that has ``most_demands`` distinct
-    sets already; 0: any number). A failed item leaves nothing behind, its idempotency key included. Items that concern
-    the same session or key are applied in rounds, in order.
+    sets already; 0: any number), and of agents of runners SchemaUnchecked, PromptRequired and AgentNotResumable. A
+    failed item leaves nothing behind, its idempotency key included. Items that concern the same session or key are
+    applied in rounds, in order.
     """
     results: dict[int, Result] = {}
-    wanted = _wanted_demands(conn, items)
+    resumed = read_sessions_unlocked(conn, {item.own_session for item in items if item.type is RunType.RESUME})
+    agents = read_agents(conn, _names(items, resumed))
+    wanted = _wanted_demands(items, resumed, agents)
     profiles = ensure_profiles(conn, wanted, [item.caller.owner for item in items], most_demands)
     for places in in_rounds_of_many(items, _touches, _reads):
         allowed = [place for place in places if wanted[place].hash in profiles]
         results.update((place, TooManyDemands(most_demands)) for place in places if place not in allowed)
         batch = [items[place] for place in allowed]
-        results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth), strict=True))
+        results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth, agents), strict=True))
     answers = [results[place] for place in range(len(items))]
     note_submitted(conn, items, answers)
     return answers
@@ -142,33 +149,63 @@ def _reads(item: NewRun) -> list[Hashable]:
     return [] if item.parent_session_id is None else [item.parent_session_id]
 
 
-def _wanted_demands(conn: Connection, items: Sequence[NewRun]) -> list[Demands]:
-    resumed = read_sessions_unlocked(conn, {item.own_session for item in items if item.type is RunType.RESUME})
-    return [demands_of_run(item, resumed.get(item.own_session)) for item in items]
+def _names(items: Iterable[NewRun], sessions: Mapping[str, LockedSession]) -> set[str]:
+    """Return the names of the agents that the items look up."""
+    looking = [item for item in items if item.looks_up_agent]
+    return {name for item in looking if (name := agent_name_of(item, sessions.get(item.own_session))) is not None}
 
 
-def _submit_round(conn: Connection, items: Sequence[NewRun], profiles: dict[str, int], max_depth: int) -> list[Result]:
+def _wanted_demands(
+    items: Sequence[NewRun], resumed: Mapping[str, LockedSession], agents: Mapping[str, OwnedAgent | None]
+) -> list[Demands]:
+    sessions = [resumed.get(item.own_session) for item in items]
+    return [
+        demands_of_run(item, session, agent_of(item, session, agents))
+        for item, session in zip(items, sessions, strict=True)
+    ]
+
+
+def _submit_round(
+    conn: Connection,
+    items: Sequence[NewRun],
+    profiles: dict[str, int],
+    max_depth: int,
+    agents: Mapping[str, OwnedAgent | None],
+) -> list[Result]:
     answered = answer_repeats(conn, items)
     fresh = [item for item in items if item.run_id not in answered]
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
     created = _begin_sessions(conn, starts)
-    state = _lock(conn, fresh, created, max_depth)
+    state = _lock(conn, fresh, created, max_depth, agents)
     repeated = _known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
     decisions = {item.run_id: plan_run(item, state) for item in fresh if item.run_id not in repeated}
     refused = {run_id: decision for run_id, decision in decisions.items() if not isinstance(decision, Plan)}
     _forget(conn, [item for item in fresh if item.run_id in refused], created)
     _write(conn, [plan for plan in decisions.values() if isinstance(plan, Plan)], profiles, created)
     answers: dict[str, Result] = {**answered, **refused}
-    return [answers.get(item.run_id) or Submitted(item.run_id, item.own_session) for item in items]
+    return [answers.get(item.run_id) or _submitted(item, decisions.get(item.run_id)) for item in items]
 
 
-def _lock(conn: Connection, items: Sequence[NewRun], created: dict[str, Session], max_depth: int) -> LockedState:
+def _submitted(item: NewRun, decision: Plan | CoordinatorError | None) -> Submitted:
+    demands = decision.demands if isinstance(decision, Plan) else None
+    return Submitted(item.run_id, item.own_session, demands=demands)
+
+
+def _lock(
+    conn: Connection,
+    items: Sequence[NewRun],
+    created: dict[str, Session],
+    max_depth: int,
+    agents: Mapping[str, OwnedAgent | None],
+) -> LockedState:
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     parents = [item.parent_session_id for item in items if item.parent_session_id is not None]
     locked = lock_sessions(conn, {*resumed, *parents})
     moved = [item.own_session for item in items if changes_parent(item, locked.get(item.own_session))]
     named = [(item.caller, name) for item in items for name in (item.own_session, item.parent_session_id or "")]
+    # A session may have got another agent before it was locked.
+    more = _names([item for item in items if item.type is RunType.RESUME], locked) - agents.keys()
     return LockedState(
         created,
         locked,
@@ -176,6 +213,7 @@ def _lock(conn: Connection, items: Sequence[NewRun], created: dict[str, Session]
         heights(conn, moved, max_depth),
         find_visible(conn, named),
         max_depth,
+        {**agents, **read_agents(conn, more)},
     )
 
 

@@ -62,8 +62,9 @@ def _given() -> dict[str, str]:
 # Insert keys, then sessions, then runs, each in the order of its index: the order of locks of all submissions. Each
 # insert reads all rows of the one before by a hash of them, whatever number of items the planner expects, and waits
 # for the transaction that inserts the same row. A key that is stored leaves its item out before anything of it is
-# written. A profile used within the hour is safe from upkeep, as in ``models.claims.matching``. The arrays come by way
-# of a CTE, so that the planner cannot see their lengths: it then keeps one plan instead of making one for each call.
+# written. A profile used within the hour is safe from upkeep, as in ``models.claims.matching``; an item whose agent a
+# runner provides gets none, so that it is left to the verb. The arrays come by way of a CTE, so that the planner cannot
+# see their lengths: it then keeps one plan instead of making one for each call.
 _SUBMIT = sql(
     """
     WITH given AS MATERIALIZED (
@@ -71,10 +72,12 @@ _SUBMIT = sql(
     ), item AS MATERIALIZED (
         SELECT n.*, coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS due_at,
             given.demands[n.demands_place] AS demands,
-            (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
-                           WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
-                   FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)
-                   ORDER BY d.place))[n.demands_place] AS profile_id
+            CASE WHEN n.agent_name IS NULL
+                      OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
+                 THEN (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
+                                     WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
+                             FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)
+                             ORDER BY d.place))[n.demands_place] END AS profile_id
         FROM given, unnest($arrays) WITH ORDINALITY AS n($columns, place)
     ), taken AS (
         INSERT INTO idempotency_keys ($key_columns)
@@ -142,9 +145,9 @@ def submit_plain(conn: Connection, items: Sequence[NewRun]) -> list[Submitted | 
     """Create the runs and sessions of the plain items in one statement; NOT_PLAIN for each other, left unchanged.
 
     Plain is a start without a parent, no replay, of a session id that was free and that no other item names, whose
-    demands have a profile used within the hour; an item with an idempotency key only if its session id is ours and its
-    key is new and no other item's. An item whose first commit was not heard of is not plain any more: ``submit_runs``
-    answers it.
+    demands have a profile used within the hour and whose parameters are a prompt; an item that names an agent only if
+    no runner provides it; an item with an idempotency key only if its session id is ours and its key is new and no
+    other item's. An item whose first commit was not heard of is not plain any more: ``submit_runs`` answers it.
     """
     results: list[Submitted | NotPlain] = [NOT_PLAIN] * len(items)
     places = _plain_places(items)
@@ -166,6 +169,8 @@ def _plain_places(items: Sequence[NewRun]) -> list[int]:
         if item.type is RunType.START
         and item.parent_session_id is None
         and item.replay_of is None
+        and item.prompt_only
+        and item.satisfied_schema is None
         and named[item.own_session] == 1
         # The key of a session id that is taken would have to be removed again.
         and (item.idempotency_key is None or (item.session_id is None and keys[item.key] == 1))

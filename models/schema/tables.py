@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
+from models.schema.agent_tables import runner_agents
 from models.schema.bulk_tables import bulk_chunks, bulk_jobs
 from models.schema.caller_tables import (
     api_keys,
@@ -65,6 +66,7 @@ __all__ = [
     "run_stats_head",
     "run_totals",
     "run_totals_head",
+    "runner_agents",
     "runner_registration",
     "runners",
     "runs",
@@ -319,6 +321,7 @@ runners = Table(
     Column("executor", JsonText),
     Column("tags", ARRAY(Text), nullable=False),
     Column("require_matching_tags", Boolean, nullable=False, server_default="false"),
+    # Written by the last release, read by none: ``runner_agents`` has them.
     Column("agents", JsonText),
     Column("capacity", Integer),
     Column("told_interval", Integer, nullable=False),

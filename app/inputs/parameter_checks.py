@@ -1,0 +1,104 @@
+"""Submissions of agents with a schema: the verb names the schema, this process checks it, the verb compares the hash.
+
+Which agents there are is decided in the transaction of the submission alone, so a process needs no list of them.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final, TypeAlias, TypeVar
+
+import orjson
+from cachetools import LRUCache
+
+from app.http.body_limits import BodyParser
+from app.http.problems import BadRequest
+from app.inputs.agent_schemas import AgentSchema, BadSchema
+from app.inputs.parameters import check_parameters, refused_parameters, violation
+from app.writes.attempts import Unavailable
+from models.core.errors import CoordinatorError, NotFound, PromptRequired, SchemaUnchecked
+from models.runs.replay import Replay
+from models.runs.submission import NewRun, Submitted
+
+Item = TypeVar("Item", NewRun, Replay)
+Outcome: TypeAlias = Submitted | CoordinatorError | Unavailable
+
+# A schema seldom changes while parameters are checked; more changes than that are answered 503.
+MOST_CHECKS: Final = 3
+SCHEMAS: Final = 256
+# Parameters up to so many characters are checked before the first try against the schema that their agent had last.
+PRESUMED_AT_MOST: Final = 4 * 1024
+
+
+class ParameterChecks:
+    """Schemas that were compiled lately, by their hashes, and the hash that each agent had last: only a guess."""
+
+    def __init__(self, parser: BodyParser) -> None:
+        self._parser = parser
+        self._schemas: LRUCache[str, AgentSchema] = LRUCache(SCHEMAS)
+        self._last: LRUCache[str, str] = LRUCache(4 * SCHEMAS)
+
+    async def submit(self, item: Item, write: Callable[[Item], Awaitable[Outcome]]) -> Outcome:
+        """Write the item, checked as often as the verb asks for it. Raises BadRequest for refused parameters."""
+        item = self.presume(item)
+        outcome = await write(item)
+        for _ in range(MOST_CHECKS):
+            if isinstance(outcome, PromptRequired):
+                check_parameters(orjson.loads(outcome.parameters))
+            if not isinstance(outcome, SchemaUnchecked):
+                break
+            item = await self._checked(item, outcome)
+            outcome = await write(item)
+        return outcome
+
+    async def submit_all(
+        self, items: Sequence[Item], write: Callable[[Sequence[Item]], Awaitable[list[Outcome]]]
+    ) -> list[Outcome | BadRequest]:
+        """Write the items in their order; an item that found nothing is written again after one that was checked."""
+        tried = [self.presume(item) for item in items]
+        outcomes: list[Outcome | BadRequest] = [*await write(tried)]
+        for _ in range(MOST_CHECKS):
+            again: list[int] = []
+            for place, outcome in enumerate(outcomes):
+                try:
+                    if isinstance(outcome, PromptRequired):
+                        check_parameters(orjson.loads(outcome.parameters))
+                    elif isinstance(outcome, SchemaUnchecked):
+                        tried[place] = await self._checked(tried[place], outcome)
+                        again.append(place)
+                    elif again and isinstance(outcome, NotFound):
+                        again.append(place)
+                except BadRequest as refused:
+                    outcomes[place] = refused
+            if not again:
+                break
+            for place, outcome in zip(again, await write([tried[place] for place in again]), strict=True):
+                outcomes[place] = outcome
+        return outcomes
+
+    def presume(self, item: Item) -> Item:
+        """Return the item as checked against the schema that its agent had last, if it satisfies that."""
+        if not isinstance(item, NewRun) or item.agent_name is None or len(item.parameters) > PRESUMED_AT_MOST:
+            return item
+        known = self._last.get(item.agent_name)
+        schema = None if known is None else self._schemas.get(known)
+        if schema is None or schema.violations(item.parameters.encode()):
+            return item
+        return replace(item, satisfied_schema=known)
+
+    async def _checked(self, item: Item, found: SchemaUnchecked) -> Item:
+        schema = self._schemas.get(found.schema_hash) or _compiled(found)
+        self._schemas[found.schema_hash] = schema
+        self._last[found.agent_name] = found.schema_hash
+        violations = await self._parser.run(schema.violations, found.parameters.encode())
+        if violations:
+            raise refused_parameters(found.agent_name, violations, schema.shown)
+        return replace(item, satisfied_schema=found.schema_hash)
+
+
+def _compiled(found: SchemaUnchecked) -> AgentSchema:
+    try:
+        return AgentSchema(found.schema)
+    except BadSchema:
+        # Stored by a release with other bounds.
+        unusable = violation("$", "cannot be checked: the agent's schema is not accepted any more", "")
+        raise refused_parameters(found.agent_name, [unusable], orjson.loads(found.schema)) from None
