@@ -182,6 +182,7 @@ def test_database_without_schema_is_not_ready(settings: Settings, empty_database
 
 
 def test_registries_are_empty(client: WebClient) -> None:
+    """Runners that provide agents fill the first one (test_http_agents)."""
     for path in ("/agents", "/capabilities", "/mcp-servers", "/scripts"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (200, [])

@@ -96,6 +96,18 @@ def test_submission_wakes_parked_poll_without_dispatch(both: Pair, db: DbVerbs, 
     assert not other.done()
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_run_of_a_runners_agent_wakes_the_poll_of_that_runner(both: Pair, *, elsewhere: bool) -> None:
+    other = both.park(both.here, both.here.client.register("another"))
+    agents = [{"name": "reporter", "command": "report"}]
+    runner = both.here.client.register(executor={"type": "procedural"}, agents=agents)
+    poll = both.park(both.there if elsewhere else both.here, runner)
+    submitted = both.here.client.submit(agent_name="reporter")
+    assert run_of(poll) == submitted["run_id"]
+    assert (both.claims(), both.dispatches()) == (1, 0)
+    assert not other.done()
+
+
 def test_submissions_and_polls_of_two_instances_meet_without_dispatch(both: Pair, db: DbVerbs) -> None:
     """Give each poll one run, and each run one owner. One by one: claims at the same moment may skip each other's runs."""
     polls = [

@@ -132,16 +132,23 @@ INSERT INTO idempotency_keys (caller, key, body_hash, run_id, session_id)
 SELECT '', 'key ' || n, '', 'run', 'ses' FROM generate_series(1, 2000) n;
 ANALYZE idempotency_keys;
 """
+_AGENTS = """
+INSERT INTO runner_agents (name, runner_id, command) SELECT 'agent ' || n, 'lnch_1', 'c' FROM generate_series(1, 2000) n;
+ANALYZE runner_agents;
+"""
 _RENAME = text("UPDATE demand_profiles SET hash = :new WHERE hash = :former")
 _STORED = text("SELECT count(*) FROM runs WHERE ready AND run_id = ANY(:run_ids)")
 
 
-def submitted(conn: Connection, number: int, *, keyed: bool, way: str) -> Plan:
+def submitted(conn: Connection, number: int, *, keyed: bool, way: str, named: bool = False) -> Plan:
     """Submit so many runs of two profiles, by the statement of the plain case; return its plan."""
     conn.execute(text(_KEYS))
+    conn.execute(text(_AGENTS))
     items = [
         start_submission(
-            additional_demands=Demands(tags=(f"tag {place % 2}",)), idempotency_key=f"new {place}" if keyed else None
+            additional_demands=Demands(tags=(f"tag {place % 2}",)),
+            idempotency_key=f"new {place}" if keyed else None,
+            agent_name=f"unknown {place}" if named else None,
         )
         for place in range(number)
     ]
@@ -165,7 +172,17 @@ def test_plain_submissions_read_their_profiles_only(conn: Connection, *, keyed: 
     assert plan.indexes("idempotency_keys") <= {"pk_idempotency_keys"}
     assert plan.touched("idempotency_keys") == 0
     assert (plan.touched("runs"), plan.touched("sessions")) == (0, 0)
+    assert plan.indexes("runner_agents") == set(), "no item names an agent"
     assert discarded(plan) <= 2 * number
+
+
+@WAYS
+def test_plain_submissions_that_name_an_agent_look_each_up_by_its_name(conn: Connection, way: str) -> None:
+    plan = submitted(conn, 64, keyed=False, way=way, named=True)
+
+    assert plan.indexes("runner_agents") == {"pk_runner_agents"}
+    assert plan.touched("runner_agents") == 0
+    assert discarded(plan) <= 2 * 64
 
 
 def discarded(plan: Plan) -> float:

@@ -33,7 +33,7 @@ SUBMISSIONS = st.builds(
     caller=st.sampled_from([ADMIN, ANNA, Caller(Role.RUNNER, "anna"), Caller(owner="anna"), OPERATOR]),
     type=st.sampled_from([RunType.START] * 12 + [RunType.RESUME]),
     parameters=st.sampled_from(['{"prompt":"p"}', '{"prompt":"a\\u0000b\\ud800"}']),
-    agent_name=TEXTS,
+    agent_name=st.one_of(TEXTS, st.sampled_from(["provided", "with a schema", "left"])),
     project_dir=TEXTS,
     parent_session_id=st.sampled_from([None] * 15 + ["a", "taken", "nobody"]),
     scope=st.sampled_from([None, "{}", '{"a": 1, "b": "\\u0000"}']),
@@ -49,14 +49,21 @@ SUBMISSIONS = st.builds(
     labels=st.sampled_from([{}, {"k": "v", AWKWARD: AWKWARD}]),
     idempotency_key=st.sampled_from([None] * 6 + ["k", "l", "stored", "former"]),
     body_hash=st.sampled_from([None, "b", "c"]),
+    prompt_only=st.sampled_from([True] * 5 + [False]),
+    satisfied_schema=st.sampled_from([None] * 5 + ["hash", "former hash"]),
 )
+AGENTS = """
+    INSERT INTO runner_agents (name, runner_id, command, parameters_schema, schema_hash)
+    VALUES ('provided', :runner, 'c', NULL, NULL), ('with a schema', :runner, 'c', '{}', 'hash'),
+        ('left', 'gone', 'c', NULL, NULL)
+"""
 
 # What differs between two executions in one transaction: ids made by the statements, and ids of new profiles.
 _ROWS = {
     "runs": "SELECT r.*, p.hash FROM runs r JOIN demand_profiles p USING (profile_id)",
     "sessions": "SELECT * FROM sessions",
     "idempotency_keys": "SELECT * FROM idempotency_keys",
-    "demand_profiles": "SELECT hash, executor_type, tags, made_by, last_used_at FROM demand_profiles",
+    "demand_profiles": "SELECT hash, hostname, executor_type, tags, made_by, last_used_at FROM demand_profiles",
 }
 _MADE = {"incarnation", "first_event_id", "profile_id"}
 _EVENTS = f"""
@@ -108,6 +115,7 @@ def test_plain_form_and_verb_do_the_same(db: DbVerbs) -> None:
         start_submission(idempotency_key="former", body_hash="b"),
     )
     db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 hours' WHERE 'stale' = ANY(tags)")
+    db.rows(AGENTS, runner=db.runner().runner_id)
     plain_items = 0
 
     @FAST

@@ -244,6 +244,7 @@ OTHERS = {
     "GET /queues",
     "GET /stats/series",
     "GET /agents",
+    "GET /agents/{name}",
     "GET /capabilities",
     "GET /mcp-servers",
     "GET /scripts",

@@ -57,9 +57,7 @@ def chain(length: int) -> dict[str, Any]:
 
 def doubling(levels: int) -> dict[str, Any]:
     """Return a small schema that a check would look at 2 to the power of ``levels`` times."""
-    names = {
-        f"d{place}": {"allOf": [{"$ref": f"#/definitions/d{place + 1}"}] * 2} for place in range(levels)
-    }
+    names = {f"d{place}": {"allOf": [{"$ref": f"#/definitions/d{place + 1}"}] * 2} for place in range(levels)}
     return {"$ref": "#/definitions/d0", "definitions": names | {f"d{levels}": {"type": "string"}}}
 
 

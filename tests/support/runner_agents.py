@@ -1,0 +1,34 @@
+"""Registrations that provide procedural agents."""
+
+from typing import Any
+
+from models.runners.register import Registered, RegisterResult, register_runners
+from models.runners.registration import Registration
+from models.state.agents import RunnerAgent
+from tests.support.db_verbs import DbVerbs, Runner
+
+SCHEMA = '{"type":"object","required":["city"]}'
+CITY = '{"city":"Bonn"}'
+
+
+def offer(name: str = "host", *agents: RunnerAgent | str, **values: Any) -> Registration:
+    """Build the registration of a procedural runner; an agent given by its name takes any parameters."""
+    given = tuple(agent if isinstance(agent, RunnerAgent) else RunnerAgent(agent, "run") for agent in agents)
+    return Registration(name, "/project", "profile", executor_type="procedural", agents=given, **values)
+
+
+def register(db: DbVerbs, *items: Registration) -> list[RegisterResult]:
+    return db.do(register_runners, items)
+
+
+def provide(db: DbVerbs, *agents: RunnerAgent | str, name: str = "host", **values: Any) -> Runner:
+    """Register a runner of another identity with these agents."""
+    (result,) = register(db, offer(name, *agents, **values))
+    assert isinstance(result, Registered), result
+    number = db.one("SELECT registration FROM runners WHERE runner_id = :r", r=result.runner_id)
+    return Runner(result.runner_id, number)
+
+
+def provided(db: DbVerbs) -> dict[str, str]:
+    """Return the stored agents with their runners."""
+    return {row.name: row.runner_id for row in db.rows("SELECT name, runner_id FROM runner_agents ORDER BY name")}
