@@ -1,8 +1,12 @@
 """Break one mechanism of runners' agents on purpose: the test that guards it must notice."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
+from models.core.errors import CoordinatorError
 from models.runners import agents
 from models.runs import submission, submit_plain
 from tests.integration import test_runner_agents as cases
@@ -36,9 +40,10 @@ def test_submission_that_ignores_the_demands_of_an_agent_is_noticed(
 
 def test_schema_that_changed_after_the_check_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept parameters that were checked against any schema."""
+    decide = submission._refused_by_agent
 
-    def refused(item: submission.NewRun, *_: object) -> None:
-        assert item.satisfied_schema is not None or item.idempotency_key is not None
+    def refused(item: submission.NewRun, *given: Any) -> CoordinatorError | None:
+        return None if item.satisfied_schema is not None else decide(item, *given)
 
     monkeypatch.setattr(submission, "_refused_by_agent", refused)
     notices(cases.test_parameters_must_have_been_checked_against_the_schema_that_is_stored, db)
@@ -48,4 +53,5 @@ def test_registrations_that_do_not_wait_for_each_other_are_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "_LOCK", text("SELECT 1"))
-    notices(lambda one: races.test_registration_waits_for_an_earlier_one_with_agents(one, "rollback"), db)
+    with pytest.raises(IntegrityError, match="pk_runner_agents"):
+        races.test_registration_waits_for_an_earlier_one_with_agents(db, "commit")
