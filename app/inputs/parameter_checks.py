@@ -3,6 +3,7 @@
 Which agents there are is decided in the transaction of the submission alone, so a process needs no list of them.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias, TypeVar
@@ -20,7 +21,7 @@ from models.runs.replay import Replay
 from models.runs.submission import NewRun, Submitted
 
 Item = TypeVar("Item", NewRun, Replay)
-Outcome: TypeAlias = Submitted | CoordinatorError | Unavailable
+Answer: TypeAlias = Submitted | CoordinatorError
 
 # A schema seldom changes while parameters are checked; more changes than that are answered 503.
 MOST_CHECKS: Final = 3
@@ -37,7 +38,7 @@ class ParameterChecks:
         self._schemas: LRUCache[str, AgentSchema] = LRUCache(SCHEMAS)
         self._last: LRUCache[str, str] = LRUCache(4 * SCHEMAS)
 
-    async def submit(self, item: Item, write: Callable[[Item], Awaitable[Outcome]]) -> Outcome:
+    async def submit(self, item: Item, write: Callable[[Item], Awaitable[Answer]]) -> Answer:
         """Write the item, checked as often as the verb asks for it. Raises BadRequest for refused parameters."""
         item = self.presume(item)
         outcome = await write(item)
@@ -51,11 +52,11 @@ class ParameterChecks:
         return outcome
 
     async def submit_all(
-        self, items: Sequence[Item], write: Callable[[Sequence[Item]], Awaitable[list[Outcome]]]
-    ) -> list[Outcome | BadRequest]:
+        self, items: Sequence[NewRun], write: Callable[[Sequence[NewRun]], Awaitable[Sequence[Answer | Unavailable]]]
+    ) -> list[Answer | Unavailable | BadRequest]:
         """Write the items in their order; an item that found nothing is written again after one that was checked."""
         tried = [self.presume(item) for item in items]
-        outcomes: list[Outcome | BadRequest] = [*await write(tried)]
+        outcomes: list[Answer | Unavailable | BadRequest] = [*await write(tried)]
         for _ in range(MOST_CHECKS):
             again: list[int] = []
             for place, outcome in enumerate(outcomes):
@@ -89,6 +90,8 @@ class ParameterChecks:
         schema = self._schemas.get(found.schema_hash) or _compiled(found)
         self._schemas[found.schema_hash] = schema
         self._last[found.agent_name] = found.schema_hash
+        # Let other requests go on between the checks of a batch.
+        await asyncio.sleep(0)
         violations = await self._parser.run(schema.violations, found.parameters.encode())
         if violations:
             raise refused_parameters(found.agent_name, violations, schema.shown)
