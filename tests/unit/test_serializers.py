@@ -12,10 +12,11 @@ from app.http import serializers
 from app.http.lenient import encode
 from app.inputs.events import REQUIRED, new_event
 from app.inputs.reports import release_of, report_of, report_of_list, runner_id_of
-from app.schemas import events, reports, runners, runs, sessions
+from app.schemas import agents, events, reports, runners, runs, sessions
 from models.core.callers import ADMIN
 from models.core.statuses import ExecutionMode, Outcome, RunType
 from models.feed.timeline import Event
+from models.runners.agents import AgentInfo
 from models.runners.listing import RunnerInfo
 from models.runs.release import RELEASED
 from models.runs.stop import Stopped
@@ -66,6 +67,7 @@ SERIALISED: list[tuple[Callable[[Any], Any], Any, type[BaseModel]]] = [
     (serializers.result_json, ("text", "{}"), runs.Result),
     (serializers.event_json, EVENT, events.Event),
     (serializers.runner_json, RUNNER, runners.Runner),
+    (serializers.agent_json, AgentInfo("a", "", "{}", "c", "r"), agents.Agent),
     (session_json, SESSION, sessions.Session),
 ]
 
