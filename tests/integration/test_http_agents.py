@@ -80,7 +80,7 @@ def test_unknown_agent_is_404(client: WebClient, name: str) -> None:
     assert answer.status_code == 404
     if name == "none":
         assert answer.json() == {"detail": "Agent not found: none"}
-    assert client.get("/agents/reporter?raw=perhaps").status_code == 422
+    assert client.get("/agents/reporter", raw="perhaps").status_code == 422
 
 
 def test_agents_go_when_their_runner_leaves(client: WebClient) -> None:

@@ -20,8 +20,7 @@ PROBE = "(SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NUL
 
 def test_plain_submission_that_ignores_agents_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     break_statement(monkeypatch, submit_plain, "_SUBMIT", {PROBE: "true"})
-    db.start()
-    notices(cases.test_demands_of_the_agents_runner_win_and_tags_are_united, db)
+    notices(cases.test_run_that_names_an_agent_goes_to_its_runner_alone, db)
 
 
 def test_plain_submission_that_ignores_agents_is_noticed_by_the_model(
