@@ -40,7 +40,6 @@ class ParameterChecks:
 
     async def submit(self, item: Item, write: Callable[[Item], Awaitable[Answer]]) -> Answer:
         """Write the item, checked as often as the verb asks for it. Raises BadRequest for refused parameters."""
-        item = self.presume(item)
         outcome = await write(item)
         for _ in range(MOST_CHECKS):
             if isinstance(outcome, PromptRequired):
@@ -76,15 +75,15 @@ class ParameterChecks:
                 outcomes[place] = outcome
         return outcomes
 
-    def presume(self, item: Item) -> Item:
-        """Return the item as checked against the schema that its agent had last, if it satisfies that."""
-        if not isinstance(item, NewRun) or item.agent_name is None or len(item.parameters) > PRESUMED_AT_MOST:
-            return item
-        known = self._last.get(item.agent_name)
+    def presume(self, run: NewRun) -> NewRun:
+        """Return the run as checked against the schema that its agent had last, if it satisfies that."""
+        if run.agent_name is None or len(run.parameters) > PRESUMED_AT_MOST:
+            return run
+        known = self._last.get(run.agent_name)
         schema = None if known is None else self._schemas.get(known)
-        if schema is None or schema.violations(item.parameters.encode()):
-            return item
-        return replace(item, satisfied_schema=known)
+        if schema is None or schema.violations(run.parameters.encode()):
+            return run
+        return replace(run, satisfied_schema=known)
 
     async def _checked(self, item: Item, found: SchemaUnchecked) -> Item:
         schema = self._schemas.get(found.schema_hash) or _compiled(found)

@@ -97,7 +97,8 @@ async def submit_run(request: Request, web: Web, caller: Caller) -> Response:
     await web.caller_limits.submit(credential_of(request))
     given = await strict_body(request, web.parser, web.settings.submission_bytes)
     run, size = new_run(web.settings, caller, given, key=key, traceparent=traceparent_of(request.scope))
-    submitted = await web.parameter_checks.submit(run, lambda item: web.verbs.submit.one(item, size))
+    checks = web.parameter_checks
+    submitted = await checks.submit(checks.presume(run), lambda item: web.verbs.submit.one(item, size))
     if isinstance(submitted, CoordinatorError):
         raise of_submission(submitted)
     name_request(run_id=submitted.run_id, session_id=submitted.session_id)

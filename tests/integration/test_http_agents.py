@@ -277,7 +277,7 @@ def test_session_of_a_procedural_agent_cannot_be_resumed(client: WebClient) -> N
 def test_replay_of_an_agents_run_checks_changed_parameters(client: WebClient) -> None:
     run = client.finished(provide(client, REPORTER), agent_name="reporter", parameters=CITY)
     path = f"/runs/{run['run_id']}/replay"
-    same = client.post(path)
+    same = client.post(path, {})
     assert same.status_code == 201
     assert run_of(client, same.json())["demands"] == run["demands"]
     assert client.post(path, {"changes": {"parameters": {"city": "Berlin"}}}).status_code == 201

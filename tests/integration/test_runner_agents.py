@@ -29,7 +29,7 @@ from tests.support.db_verbs import DbVerbs, Runner, poll_request, resume_submiss
 from tests.support.parents import child_of, deliver, last_run
 from tests.support.plain_submissions import submit_plain_first
 from tests.support.reports import accepted, finished, stop_run
-from tests.support.runner_agents import CITY, SCHEMA, offer, provide, provided, register
+from tests.support.runner_agents import CITY, SCHEMA, offer, provide, provided, register, runner_at
 
 REPORTER = RunnerAgent("reporter", "report", "Reports", SCHEMA)
 
@@ -178,8 +178,7 @@ def test_run_that_names_an_agent_goes_to_its_runner_alone(db: DbVerbs) -> None:
     provide(db, "b", name="second")
     mine = start(db)
     assert [run.run_id for run in db.claim(db.runner(), wanted=9)] == [run_id]
-    other = Runner(*db.rows("SELECT runner_id, registration FROM runners WHERE hostname = 'second'")[0])
-    assert db.claim(other, wanted=9) == []
+    assert db.claim(runner_at(db, "second"), wanted=9) == []
     assert [run.run_id for run in db.claim(runner, wanted=9)] == [mine]
 
 
@@ -268,15 +267,14 @@ def test_session_of_a_procedural_agent_is_not_resumed(db: DbVerbs) -> None:
     session_id = ended(db, provide(db, "a")).session_id
     for name in (None, "a", "other"):
         assert db.submit(resume_submission(session_id, agent_name=name)) == [AgentNotResumable("a")]
-    leave(db, Runner(*db.rows("SELECT runner_id, registration FROM runners")[0]))
+    leave(db, runner_at(db, "host"))
     assert db.run(db.resume(session_id).run_id).agent_name == "a"
 
 
 def test_agent_of_the_session_wins_on_a_resume(db: DbVerbs) -> None:
     provide(db, "procedural")
-    session_id = finished(db, agent_name="mine")
+    session_id, nameless = finished(db, agent_name="mine"), finished(db)
     assert db.run(db.resume(session_id, agent_name="procedural").run_id).agent_name == "mine"
-    nameless = finished(db)
     assert db.submit(resume_submission(nameless, agent_name="procedural")) == [AgentNotResumable("procedural")]
     db.do(patch_sessions, [Patch(ADMIN, session_id, {"agent_name": "procedural"})])
     assert db.submit(resume_submission(session_id)) == [AgentNotResumable("procedural")]

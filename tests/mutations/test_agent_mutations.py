@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from models.claims.matching import NO_DEMANDS
 from models.core.errors import CoordinatorError
 from models.runners import agents
 from models.runs import submission, submit_plain
@@ -27,13 +28,13 @@ def test_plain_submission_that_ignores_agents_is_noticed_by_the_model(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_statement(monkeypatch, submit_plain, "_SUBMIT", {PROBE: "true"})
-    notices(model.test_plain_form_and_verb_do_the_same, db)
+    notices(model.test_plain_form_and_verb_do_the_same, db, by="Failing test case")
 
 
 def test_submission_that_ignores_the_demands_of_an_agent_is_noticed(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "_demands_of_agent", lambda _: submission.Demands())
+    monkeypatch.setattr(submission, "_demands_of_agent", lambda _: NO_DEMANDS)
     notices(cases.test_run_that_names_an_agent_goes_to_its_runner_alone, db)
 
 

@@ -33,7 +33,7 @@ SUBMISSIONS = st.builds(
     caller=st.sampled_from([ADMIN, ANNA, Caller(Role.RUNNER, "anna"), Caller(owner="anna"), OPERATOR]),
     type=st.sampled_from([RunType.START] * 12 + [RunType.RESUME]),
     parameters=st.sampled_from(['{"prompt":"p"}', '{"prompt":"a\\u0000b\\ud800"}']),
-    agent_name=st.one_of(TEXTS, st.sampled_from(["provided", "with a schema", "left"])),
+    agent_name=st.sampled_from([None, "", "plain", AWKWARD] * 4 + ["provided", "with a schema", "left"]),
     project_dir=TEXTS,
     parent_session_id=st.sampled_from([None] * 15 + ["a", "taken", "nobody"]),
     scope=st.sampled_from([None, "{}", '{"a": 1, "b": "\\u0000"}']),
@@ -49,8 +49,8 @@ SUBMISSIONS = st.builds(
     labels=st.sampled_from([{}, {"k": "v", AWKWARD: AWKWARD}]),
     idempotency_key=st.sampled_from([None] * 6 + ["k", "l", "stored", "former"]),
     body_hash=st.sampled_from([None, "b", "c"]),
-    prompt_only=st.sampled_from([True] * 5 + [False]),
-    satisfied_schema=st.sampled_from([None] * 5 + ["hash", "former hash"]),
+    prompt_only=st.sampled_from([True] * 15 + [False]),
+    satisfied_schema=st.sampled_from([None] * 20 + ["hash", "former hash"]),
 )
 AGENTS = """
     INSERT INTO runner_agents (name, runner_id, command, parameters_schema, schema_hash)
@@ -72,7 +72,7 @@ _EVENTS = f"""
 """
 
 FAST = settings(
-    max_examples=40,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

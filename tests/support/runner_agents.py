@@ -25,8 +25,13 @@ def provide(db: DbVerbs, *agents: RunnerAgent | str, name: str = "host", **value
     """Register a runner of another identity with these agents."""
     (result,) = register(db, offer(name, *agents, **values))
     assert isinstance(result, Registered), result
-    number = db.one("SELECT registration FROM runners WHERE runner_id = :r", r=result.runner_id)
-    return Runner(result.runner_id, number)
+    return runner_at(db, name)
+
+
+def runner_at(db: DbVerbs, name: str) -> Runner:
+    """Return the runner of this hostname."""
+    (row,) = db.rows("SELECT runner_id, registration FROM runners WHERE hostname = :name", name=name)
+    return Runner(row.runner_id, row.registration)
 
 
 def provided(db: DbVerbs) -> dict[str, str]:
