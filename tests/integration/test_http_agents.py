@@ -288,7 +288,7 @@ def test_replay_of_an_agents_run_checks_changed_parameters(client: WebClient) ->
 
 
 def test_bulk_of_replays_takes_prompts_only(client: WebClient) -> None:
-    """It could not check a schema for each of its runs."""
+    """Refuse others: no schema is checked for each of its runs."""
     run = client.finished(provide(client, REPORTER), agent_name="reporter", parameters=CITY)
     body = {"action": "replay", "run_ids": [run["run_id"]], "changes": {"parameters": CITY}, "dry_run": True}
     assert client.post("/bulk", body).status_code == 400

@@ -293,7 +293,7 @@ def test_callback_resumes_the_session_of_a_procedural_agent_at_its_runner(db: Db
 
 
 def test_replay_demands_what_its_original_demanded(db: DbVerbs) -> None:
-    """Whatever became of the agent since."""
+    """Keep them when the agent has another runner and schema since."""
     runner = provide(db, REPORTER)
     agent = {"agent_name": "reporter", "parameters": CITY, "prompt_only": False}
     run = ended(db, runner, **agent, satisfied_schema=REPORTER.schema_hash)

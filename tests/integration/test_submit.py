@@ -122,14 +122,14 @@ def test_session_of_another_owner_is_not_found_for_resume_and_parent(db: DbVerbs
     assert db.run(db.resume("hers").run_id).owner == "anna"
 
 
-def test_resume_defaults_to_agent_and_project_of_its_session(db: DbVerbs) -> None:
-    """Apply what the resume names itself to its run alone."""
+def test_resume_has_the_agent_of_its_session_and_its_project_by_default(db: DbVerbs) -> None:
+    """Apply another project to the resume's run alone."""
     db.start(session_id="mine", agent_name="agent", project_dir="/project")
     plain = db.run(db.resume("mine").run_id)
     other = db.run(db.resume("mine", agent_name="other", project_dir="/else").run_id)
 
     assert (plain.agent_name, plain.project_dir) == ("agent", "/project")
-    assert (other.agent_name, other.project_dir) == ("other", "/else")
+    assert (other.agent_name, other.project_dir) == ("agent", "/else")
     assert (db.session("mine").agent_name, db.session("mine").project_dir) == ("agent", "/project")
 
 
@@ -174,7 +174,7 @@ def test_resume_keeps_scope_of_its_session(db: DbVerbs) -> None:
     assert db.run(db.resume("mine", parent_session_id="caller").run_id).scope == {"a": 1}
 
 
-def test_demands_merge_affinity_then_autonomous_then_request(db: DbVerbs) -> None:
+def test_demands_merge_affinity_then_request_then_autonomous(db: DbVerbs) -> None:
     """Take the first value per property, and all tags."""
     db.start(session_id="mine")
     affine(db, "mine")
@@ -186,7 +186,7 @@ def test_demands_merge_affinity_then_autonomous_then_request(db: DbVerbs) -> Non
         "hostname": "elsewhere",
         "project_dir": "/project",
         "executor_profile": "other",
-        "executor_type": "autonomous",
+        "executor_type": "procedural",
         "tags": ["a", "b"],
     }
     assert resumed.demands == {**started.demands, "executor_profile": "special"}

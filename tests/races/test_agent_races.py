@@ -40,7 +40,7 @@ def test_one_of_many_runners_gets_a_name(db: DbVerbs, contenders: int) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_registration_waits_for_an_earlier_one_with_agents(db: DbVerbs, end: str) -> None:
-    """It takes the name only if the first one did not get it."""
+    """Take the name only if the first one did not get it."""
     mine, later = offer("first", "a"), offer("second", "a")
     with steppers(db.engine, 2) as (one, other):
         one.do(register_runners, [mine])
