@@ -30,7 +30,12 @@ def status_of(client: WebClient, name: str, **headers: str) -> int:
     """Return the status of a call of this endpoint that names nothing existing."""
     method, _, path = name.partition(" ")
     path = path.format(
-        run_id="run_none", session_id="none", runner_id="lnch_none", key_id="crd_none", bulk_id="blk_none"
+        run_id="run_none",
+        session_id="none",
+        runner_id="lnch_none",
+        key_id="crd_none",
+        bulk_id="blk_none",
+        name="none",
     )
     body: dict[str, Any] = {"content": b"{}"} if method in {"POST", "PATCH"} else {}
     with client.http.stream(
