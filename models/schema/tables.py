@@ -142,7 +142,6 @@ demand_profiles = Table(
 # Columns of pending runs by which they are counted.
 COUNTED_COLUMNS = ["profile_id", "ready", "not_before", "match_deadline_at", "no_match_timeout_seconds"]
 
-# Order of lists.
 NEWEST_FIRST = (text("created_at DESC"), text("run_id DESC"))
 runs = Table(
     "runs",
