@@ -9,10 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from models.core.statuses import RunStatus
 from models.transfer.export import Exported
 from models.transfer.old_file import EVENT, RUN, SESSION
 
-_TABLES: Final = """
+_TABLES: Final = f"""
 CREATE TABLE sessions (
   session_id TEXT PRIMARY KEY, status TEXT NOT NULL, created_at TEXT NOT NULL, project_dir TEXT, agent_name TEXT,
   last_resumed_at TEXT, parent_session_id TEXT REFERENCES sessions ON DELETE SET NULL, executor_session_id TEXT,
@@ -20,7 +21,7 @@ CREATE TABLE sessions (
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, type TEXT NOT NULL,
   agent_name TEXT, parameters TEXT NOT NULL, project_dir TEXT, parent_session_id TEXT,
-  execution_mode TEXT NOT NULL DEFAULT 'sync', demands TEXT, status TEXT NOT NULL DEFAULT 'pending', runner_id TEXT,
+  execution_mode TEXT NOT NULL DEFAULT 'sync', demands TEXT, status TEXT NOT NULL DEFAULT '{RunStatus.PENDING}', runner_id TEXT,
   error TEXT, created_at TEXT NOT NULL, claimed_at TEXT, started_at TEXT, completed_at TEXT, timeout_at TEXT,
   scope TEXT, resolved_agent_blueprint TEXT);
 CREATE TABLE events (
