@@ -21,9 +21,9 @@ CREATE TABLE sessions (
 CREATE TABLE runs (
   run_id TEXT PRIMARY KEY, session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, type TEXT NOT NULL,
   agent_name TEXT, parameters TEXT NOT NULL, project_dir TEXT, parent_session_id TEXT,
-  execution_mode TEXT NOT NULL DEFAULT 'sync', demands TEXT, status TEXT NOT NULL DEFAULT '{RunStatus.PENDING}', runner_id TEXT,
-  error TEXT, created_at TEXT NOT NULL, claimed_at TEXT, started_at TEXT, completed_at TEXT, timeout_at TEXT,
-  scope TEXT, resolved_agent_blueprint TEXT);
+  execution_mode TEXT NOT NULL DEFAULT 'sync', demands TEXT, status TEXT NOT NULL DEFAULT '{RunStatus.PENDING}',
+  runner_id TEXT, error TEXT, created_at TEXT NOT NULL, claimed_at TEXT, started_at TEXT, completed_at TEXT,
+  timeout_at TEXT, scope TEXT, resolved_agent_blueprint TEXT);
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
   event_type TEXT NOT NULL, timestamp TEXT NOT NULL, tool_name TEXT, tool_input TEXT, tool_output TEXT, error TEXT,
