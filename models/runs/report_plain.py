@@ -24,6 +24,7 @@ from models.state.event_sql import (
     session_event_frame,
     session_frame,
 )
+from models.state.plain_locks import locked_versions, read_item_sessions
 
 _MOVED: Final = {name: f"m.{name}" for name in ("run_id", "session_id", "status", "runner_id", "attempt", "error")}
 _RUN_START: Final = session_event_frame(event_type="'run_start'", session_id="m.session_id", moment="m.started_at")
@@ -53,12 +54,7 @@ _REPORT = sql(
     ), reporter AS MATERIALIZED (
         SELECT runner_id, owner, capacity FROM runners
         WHERE runner_id = ANY(CAST(:runners AS text[])) AND sends_tokens AND $is_reporter
-    ), its_session AS MATERIALIZED (
-        SELECT session_id, ctid AS version, status, runner_id, registration, parent_session_id FROM sessions
-        WHERE session_id = ANY(ARRAY(SELECT session_id FROM item))
-        -- by the primary key: in small tables an index that has the id in its second column looks as good
-        ORDER BY session_id
-    ), candidate AS MATERIALIZED (
+    ), $its_session, candidate AS MATERIALIZED (
         SELECT i.place, i.run_id, i.session_id, i.former, i.run_version, i.current_token, i.status, i.outcome, i.error,
             i.starts, i.starts AND i.type = '$resume' AS resumed,
             s.version AS session_version, s.status AS former_status,
@@ -94,16 +90,7 @@ _REPORT = sql(
           -- the parent changes
           AND (NOT i.starts OR i.type <> '$resume' OR i.parent_session_id IS NULL
                OR i.parent_session_id IS NOT DISTINCT FROM s.parent_session_id)
-    ), locked_run AS MATERIALIZED (
-        SELECT run_id, ctid AS version FROM runs
-        WHERE run_id = ANY(ARRAY(SELECT run_id FROM candidate UNION ALL SELECT next_run FROM candidate))
-        ORDER BY run_id FOR UPDATE
-    ), locked_session AS MATERIALIZED (
-        SELECT session_id, ctid AS version FROM sessions
-        -- after the runs: the lock order of all transactions
-        WHERE session_id = ANY(ARRAY(SELECT session_id FROM candidate)) AND (SELECT count(*) FROM locked_run) >= 0
-        ORDER BY session_id FOR UPDATE
-    ), plain AS MATERIALIZED (
+    ), $locked_versions, plain AS MATERIALIZED (
         SELECT c.* FROM candidate c
         WHERE c.run_version = ANY(ARRAY(SELECT version FROM locked_run))
           AND c.session_version = ANY(ARRAY(SELECT version FROM locked_session))
@@ -182,6 +169,8 @@ _REPORT = sql(
     run_completed=_RUN_COMPLETED,
     run_failed=run_failed_frame(run_id="m.run_id", session_id="m.session_id", error="m.error"),
     recorded=RECORDED,
+    its_session=read_item_sessions("status, runner_id, registration, parent_session_id"),
+    locked_versions=locked_versions("SELECT run_id FROM candidate UNION ALL SELECT next_run FROM candidate"),
 )
 
 

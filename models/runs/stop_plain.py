@@ -17,6 +17,7 @@ from models.runs.stop import STOP_REQUESTED, Stopped, StopResult, StopRun, StopS
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
 from models.state.event_sql import RECORDED, run_updated_frame, session_frame
+from models.state.plain_locks import locked_versions, read_item_sessions
 
 _MOVED: Final = {name: f"m.{name}" for name in ("run_id", "session_id", "status", "runner_id", "attempt", "error")}
 
@@ -29,13 +30,8 @@ _TEMPLATE: Final = """
             r.session_id, r.status AS former, r.claim_token, r.runner_id, r.registration, r.delivered_at,
             r.ctid AS run_version
         FROM unnest(CAST(:ids AS text[]), CAST(:owners AS text[])) WITH ORDINALITY AS i(id, owner, place)
-        JOIN runs r ON r.$key = i.id AND r.$key = ANY(CAST(:ids AS text[])) AND r.status IN $IN_HAND
-    ), its_session AS MATERIALIZED (
-        SELECT session_id, ctid AS version, status, owner FROM sessions
-        WHERE session_id = ANY(ARRAY(SELECT session_id FROM item))
-        -- by the primary key: in small tables an index that has the id in its second column looks as good
-        ORDER BY session_id
-    ), candidate AS MATERIALIZED (
+        JOIN runs r ON r.$key = i.id AND r.$key = ANY(CAST(:ids AS text[])) $which
+    ), $its_session, candidate AS MATERIALIZED (
         SELECT i.place, i.run_id, i.session_id, i.former, i.run_version, i.claim_token, s.version AS session_version,
             s.status AS former_status, greatest(CAST(:stop_timeout AS double precision), 3 * n.told_interval) AS seconds
         FROM item i
@@ -50,16 +46,7 @@ _TEMPLATE: Final = """
         WHERE i.stops = 1 AND i.delivered_at IS NOT NULL AND i.former IN ($CLAIMED, $RUNNING)
           AND (i.limited_to IS NULL OR s.owner = i.limited_to)
           AND other.waits IS NULL AND stop.is_open IS NULL
-    ), locked_run AS MATERIALIZED (
-        SELECT run_id, ctid AS version FROM runs
-        WHERE run_id = ANY(ARRAY(SELECT run_id FROM candidate))
-        ORDER BY run_id FOR UPDATE
-    ), locked_session AS MATERIALIZED (
-        SELECT session_id, ctid AS version FROM sessions
-        -- after the runs: the lock order of all transactions
-        WHERE session_id = ANY(ARRAY(SELECT session_id FROM candidate)) AND (SELECT count(*) FROM locked_run) >= 0
-        ORDER BY session_id FOR UPDATE
-    ), plain AS MATERIALIZED (
+    ), $locked_versions, plain AS MATERIALIZED (
         SELECT c.* FROM candidate c
         WHERE c.run_version = ANY(ARRAY(SELECT version FROM locked_run))
           AND c.session_version = ANY(ARRAY(SELECT version FROM locked_session))
@@ -106,18 +93,22 @@ _TEMPLATE: Final = """
 """
 
 
-def _statement(key: str) -> TextClause:
+def _statement(key: str, which: str = "") -> TextClause:
     return sql(
         _TEMPLATE,
         key=key,
+        which=which,
         cause=StopCause.STOP.value,
         run_updated=run_updated_frame(**_MOVED, reason=f"'{STOP_REQUESTED}'"),
         session_updated=session_frame("u"),
         recorded=RECORDED,
+        its_session=read_item_sessions("status, owner"),
+        locked_versions=locked_versions("SELECT run_id FROM candidate"),
     )
 
 
-_STOP_SESSIONS: Final = _statement("session_id")
+# By the run in hand, of which a session has one at most.
+_STOP_SESSIONS: Final = _statement("session_id", sql("AND r.status IN $IN_HAND").text)
 _STOP_RUNS: Final = _statement("run_id")
 
 

@@ -1,10 +1,10 @@
 """Race reports of the plain case with everything else that changes their run or session."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from models.core.callers import ADMIN
 from models.core.errors import NotFound, StaleClaim
@@ -12,18 +12,18 @@ from models.core.plain import NOT_PLAIN
 from models.expiry.expire import expire
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.release import ReleaseRun, release_runs
-from models.runs.report import Report, Reported, ReportResult, report_runs
+from models.runs.report import Reported, report_runs
 from models.runs.report_plain import report_plain_runs
 from models.runs.stop import StopSession, stop_sessions
 from models.runs.submit import submit_runs
 from models.state.runs import Run
-from runtime.postgres import autocommit
 from tests.races import test_expiry_against_reports, test_reports_against_reports
 from tests.support import db_verbs
 from tests.support.clocks import due
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs, resume_submission
 from tests.support.mutation import broken_text
+from tests.support.plain_first import PlainFirst
 from tests.support.reports import claimed, report, running
 from tests.support.simultaneous_calls import call_together, verb_call
 
@@ -34,19 +34,8 @@ TOKENED = {
 }
 
 
-class PlainFirst:
-    """Verb that reports as group commit does: plain reports in one statement, the others in a transaction."""
-
-    def __init__(self) -> None:
-        self.answered = 0
-
-    def __call__(self, conn: Connection, items: Sequence[Report]) -> list[ReportResult]:
-        with autocommit(conn.engine) as own:
-            plain = report_plain_runs(own, items)
-        rest = [item for item, result in zip(items, plain, strict=True) if result is NOT_PLAIN]
-        self.answered += len(items) - len(rest)
-        others = iter(report_runs(conn, rest) if rest else [])
-        return [next(others) if isinstance(result, type(NOT_PLAIN)) else result for result in plain]
+def plain_first() -> PlainFirst:
+    return PlainFirst(report_plain_runs, report_runs)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +54,7 @@ def _send_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reports_race_reports_alike(
     db: DbVerbs, monkeypatch: pytest.MonkeyPatch, crowd: int, race: Callable[[DbVerbs, int], None]
 ) -> None:
-    verb = PlainFirst()
+    verb = plain_first()
     monkeypatch.setattr(test_reports_against_reports, "report_runs", verb)
     race(db, crowd)
     assert verb.answered >= 1
@@ -73,13 +62,13 @@ def test_reports_race_reports_alike(
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_reports_of_former_claim_are_refused_alike(db: DbVerbs, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
-    monkeypatch.setattr(test_reports_against_reports, "report_runs", PlainFirst())
+    monkeypatch.setattr(test_reports_against_reports, "report_runs", plain_first())
     test_reports_against_reports.test_lost_runner_cannot_finish_reassigned_run(db, crowd)
 
 
 @pytest.mark.parametrize("crowd", [8])
 def test_reports_race_deadlines_alike(db: DbVerbs, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
-    monkeypatch.setattr(test_expiry_against_reports, "report_runs", PlainFirst())
+    monkeypatch.setattr(test_expiry_against_reports, "report_runs", plain_first())
     test_expiry_against_reports.test_start_against_start_deadline(db, crowd)
     test_expiry_against_reports.test_end_against_time_limit_of_run(db, crowd, 1)
     test_expiry_against_reports.test_end_against_loss_of_runner(db, crowd, 2)
@@ -87,7 +76,7 @@ def test_reports_race_deadlines_alike(db: DbVerbs, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_batches_in_opposite_order_do_not_deadlock(db: DbVerbs, crowd: int) -> None:
-    verb = PlainFirst()
+    verb = plain_first()
     runs = [claimed(db) for _ in range(6)]
     batches = [[report(run, "started") for run in order] for order in (runs, runs[::-1])]
     results = call_together([verb_call(db, verb, *batches[place % 2], repeats=0) for place in range(crowd)])
@@ -179,7 +168,7 @@ def test_resume_that_waited_for_a_plain_report_is_ready(db: DbVerbs) -> None:
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_end_against_resumes_leaves_one_run_ready(db: DbVerbs, crowd: int) -> None:
-    verb = PlainFirst()
+    verb = plain_first()
     run = running(db)
     calls = [verb_call(db, submit_runs, resume_submission(run.session_id)) for _ in range(crowd)]
     results = call_together([*calls, verb_call(db, verb, report(run, "completed"))])
@@ -197,12 +186,12 @@ def test_end_against_deletes(db: DbVerbs, crowd: int) -> None:
     """Delete the session once it has ended, or not at all."""
     run = running(db)
     calls = [verb_call(db, delete_sessions, DeleteSession(ADMIN, run.session_id)) for _ in range(crowd)]
-    *deletes, ((ended,)) = call_together([*calls, verb_call(db, PlainFirst(), report(run, "completed"))])
+    *deletes, ((ended,)) = call_together([*calls, verb_call(db, plain_first(), report(run, "completed"))])
     assert isinstance(ended, Reported)
     deleted = [result for (result,) in deletes if isinstance(result, Deleted)]
     assert len(deleted) == 1 - db.count("sessions")
     assert db.count("runs") == db.count("sessions")
-    (repeat,) = db.do(PlainFirst(), [report(run, "completed")])
+    (repeat,) = db.do(plain_first(), [report(run, "completed")])
     assert isinstance(repeat, NotFound if deleted else Reported)
 
 
@@ -211,7 +200,7 @@ def test_end_against_stops(db: DbVerbs, crowd: int) -> None:
     """End the run first, or as a stopping one; no stop of it stays open."""
     run = running(db)
     calls = [verb_call(db, stop_sessions, StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
-    results = call_together([*calls, verb_call(db, PlainFirst(), report(run, "completed"))])
+    results = call_together([*calls, verb_call(db, plain_first(), report(run, "completed"))])
     assert results[-1][0].changed
     assert (db.run(run.run_id).status, db.one("SELECT status FROM sessions")) == ("completed", "finished")
     assert db.count("stop_commands") == 0
@@ -225,7 +214,7 @@ def test_start_against_releases(db: DbVerbs, crowd: int) -> None:
         verb_call(db, release_runs, ReleaseRun(run.run_id, str(run.runner_id), str(run.claim_token)))
         for _ in range(crowd)
     ]
-    results = call_together([*calls, verb_call(db, PlainFirst(), report(run, "started"))])
+    results = call_together([*calls, verb_call(db, plain_first(), report(run, "started"))])
     row = db.run(run.run_id)
     assert (row.status, row.attempt, row.claim_token) == ("pending", 0, None)
     assert isinstance(results[-1][0], Reported | StaleClaim)

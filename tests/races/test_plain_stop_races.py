@@ -1,23 +1,22 @@
 """Race stops of the plain case with everything else that changes their run or session."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from models.core.callers import ADMIN
 from models.core.errors import NotFound, StaleClaim
 from models.core.plain import NOT_PLAIN
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
 from models.runs.report import Reported, report_runs
-from models.runs.stop import Stopped, StopResult, StopSession, stop_sessions
+from models.runs.stop import Stopped, StopSession, stop_sessions
 from models.runs.stop_plain import stop_plain_sessions
-from runtime.postgres import autocommit
 from testkit.recorded_events import RECORDED_EVENTS
 from tests.races.test_plain_report_races import CROWDS, RIVALS
 from tests.support.contenders import steppers
 from tests.support.db_verbs import DbVerbs
+from tests.support.plain_first import PlainFirst
 from tests.support.reports import report, running
 from tests.support.simultaneous_calls import call_together, verb_call
 
@@ -28,19 +27,8 @@ SHOWN = """
 """
 
 
-class PlainFirst:
-    """Verb that stops as group commit does: plain stops in one statement, the others in a transaction."""
-
-    def __init__(self) -> None:
-        self.answered = 0
-
-    def __call__(self, conn: Connection, items: Sequence[StopSession]) -> list[StopResult]:
-        with autocommit(conn.engine) as own:
-            plain = stop_plain_sessions(own, items)
-        rest = [item for item, result in zip(items, plain, strict=True) if result is NOT_PLAIN]
-        self.answered += len(items) - len(rest)
-        others = iter(stop_sessions(conn, rest) if rest else [])
-        return [next(others) if isinstance(result, type(NOT_PLAIN)) else result for result in plain]
+def plain_first() -> PlainFirst:
+    return PlainFirst(stop_plain_sessions, stop_sessions)
 
 
 @pytest.mark.parametrize("rival", RIVALS)
@@ -83,7 +71,7 @@ def test_stop_that_waited_for_nothing_is_plain(db: DbVerbs, rival: Callable[...,
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_one_of_many_stops_opens_a_stop(db: DbVerbs, crowd: int) -> None:
-    verb = PlainFirst()
+    verb = plain_first()
     run = running(db)
     results = call_together([verb_call(db, verb, StopSession(ADMIN, run.session_id)) for _ in range(crowd)])
     assert {result.status for (result,) in results} == {"stopping"}
@@ -97,7 +85,7 @@ def test_one_of_many_stops_opens_a_stop(db: DbVerbs, crowd: int) -> None:
 def test_stops_against_an_end_leave_no_open_stop(db: DbVerbs, crowd: int) -> None:
     """End the run first, or as a stopping one."""
     run = running(db)
-    calls = [verb_call(db, PlainFirst(), StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
+    calls = [verb_call(db, plain_first(), StopSession(ADMIN, run.session_id)) for _ in range(crowd)]
     results = call_together([*calls, verb_call(db, report_runs, report(run, "completed"))])
     assert results[-1][0].changed
     assert (db.run(run.run_id).status, db.one("SELECT status FROM sessions")) == ("completed", "finished")
@@ -109,7 +97,7 @@ def test_stops_against_deletes(db: DbVerbs, crowd: int) -> None:
     """Refuse each delete: the run is alive before and after the stop."""
     run = running(db)
     calls = [verb_call(db, delete_sessions, DeleteSession(ADMIN, run.session_id)) for _ in range(crowd)]
-    *deletes, (stop,) = call_together([*calls, verb_call(db, PlainFirst(), StopSession(ADMIN, run.session_id))])
+    *deletes, (stop,) = call_together([*calls, verb_call(db, plain_first(), StopSession(ADMIN, run.session_id))])
     assert isinstance(stop, Stopped)
     assert not any(isinstance(result, Deleted) for (result,) in deletes)
     assert db.run(run.run_id).status == "stopping"
