@@ -20,6 +20,7 @@ DRAWN = (
     *("next", "runner", "process", "stop", "session_parent", "timeout", "earlier", "session_status", "last_outcome"),
     *("bound", "owner", "claimed_by"),
 )
+MOVING = {"stop_id", "deadline_at"}
 # Properties that leave a stop plain, whatever their value.
 HARMLESS = set(DRAWN) - {"next", "stop", "bound"}
 KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[Any, int], Any]]] = {
@@ -49,11 +50,11 @@ def is_plain_for_certain(case: Case) -> bool:
 
 
 def state(conn: Connection) -> dict[Any, Any]:
-    """Return all rows, without the moment of the wall clock at which a stop is given up."""
+    """Return all rows; of stops without their numbers, and the moments of the wall clock at which they are given up."""
     found: dict[Any, Any] = {}
     for table, key in TABLES.items():
         for row in conn.execute(sql("SELECT $key AS key, to_jsonb(t) AS columns FROM $table t", key=key, table=table)):
-            found[table, row.key] = {name: value for name, value in row.columns.items() if name != "deadline_at"}
+            found[table, row.key] = {name: value for name, value in row.columns.items() if name not in MOVING}
     return found
 
 
