@@ -20,6 +20,7 @@ from models.claims.claim import Ask
 from models.claims.polls import Answer, answer_polls, claim_parked
 from models.core.callers import ADMIN
 from models.core.plain import NOT_PLAIN, NotPlain
+from models.runs import stop_plain
 from models.runs.stop import OpenStop, StopSession, open_stops
 from models.runs.superseded import end_former_processes
 from runtime.names import recheck_channel
@@ -30,6 +31,7 @@ from testkit.waiting import eventually
 from tests.support import clocks
 from tests.support.cut_calls import call_bytes, hold
 from tests.support.db_verbs import DbVerbs, Runner
+from tests.support.mutation import break_statement
 from tests.support.web import WebInThread, served, until_ready
 from workers.context import worker_context
 from workers.expiry import expire_due
@@ -103,9 +105,15 @@ def test_stop_of_run_reaches_its_runners_poll_on_another_instance(both: Pair) ->
     assert both.woken
 
 
-def blind_to_polls(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
-    """Open stops as ``open_stops`` does, but see no parked polls, as when they are parked later."""
-    return dict.fromkeys(open_stops(conn, stops), frozenset())
+def let_stops_see_no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stops find no parked polls, as when these are parked later."""
+
+    def blind(conn: Connection, stops: Sequence[OpenStop]) -> dict[str, frozenset[str]]:
+        return dict.fromkeys(open_stops(conn, stops), frozenset())
+
+    monkeypatch.setattr("models.runs.stop.open_stops", blind)
+    for statement in ("_STOP_SESSIONS", "_STOP_RUNS"):
+        break_statement(monkeypatch, stop_plain, statement, {"w.runner_id = m.runner_id": "false"})
 
 
 def tells_no_runner(*arguments: Any) -> dict[str, str]:
@@ -243,7 +251,7 @@ def test_stop_of_idle_session_reaches_its_runners_poll_on_another_instance(both:
 
 def test_stop_finds_poll_parked_during_its_commit(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Find it by the look after the commit, since the verb saw none."""
-    monkeypatch.setattr("models.runs.stop.open_stops", blind_to_polls)
+    let_stops_see_no_polls(monkeypatch)
     test_stop_of_run_reaches_its_runners_poll_on_another_instance(both)
 
 

@@ -39,7 +39,7 @@ def test_unpublished_stop_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch
 
 def test_stop_without_a_second_look_for_polls_is_noticed(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll parked between the verb's look and its commit has looked before the stop."""
-    monkeypatch.setattr("models.runs.stop.open_stops", test_poll_wakeups.blind_to_polls)
+    test_poll_wakeups.let_stops_see_no_polls(monkeypatch)
     monkeypatch.setattr(app.polls.wakeups, "poll_holders", lambda *_: {})
     with pytest.raises(AssertionError, match="not told"):
         test_poll_wakeups.test_stop_of_run_reaches_its_runners_poll_on_another_instance(both)
