@@ -12,7 +12,8 @@ from tests.support.coordination import is_alive
 RUNNER = (
     "import subprocess, sys, time; from pathlib import Path; from runner.orphans import OrphanNotes\n"
     "process = subprocess.Popen(['sh', '-c', 'sleep 300 & echo $!; wait'], start_new_session=True)\n"
-    "OrphanNotes(Path(sys.argv[1])).note(process.pid); print(process.pid, flush=True); time.sleep(300)"
+    "OrphanNotes(Path(sys.argv[1])).note(process.pid); print(f'{process.pid}\\n', end='', flush=True)\n"
+    "time.sleep(300)"
 )
 
 
