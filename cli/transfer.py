@@ -119,12 +119,13 @@ def import_file(
 
     bounds = Bounds(settings.parameters_bytes, settings.event_bytes)
     report = Report()
+    planned: dict[str, int] | None = {} if dry_run else None
     told = 0
     for group in file.groups():
         by = None if report.sessions else operator()
         try:
             with transaction(engine) as connection:
-                imported = import_group(connection, file, group, owner, bounds, by=by, dry_run=dry_run)
+                imported = import_group(connection, file, group, owner, bounds, by=by, planned=planned)
         except RowFault as fault:
             report.refuse(refusal(session, fault) for session in group.sessions)
             continue

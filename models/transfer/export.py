@@ -1,6 +1,7 @@
 """Read sessions, runs and events as the former coordinator stored them. Needs a transaction with one snapshot."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,8 +110,14 @@ def _parsed(frame: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = orjson.loads(frame)
     except orjson.JSONDecodeError:
-        found = json.loads(frame)
+        found = json.loads(frame, parse_float=_number)
     return found
+
+
+def _number(source: str) -> float | str:
+    # JSON has no infinity.
+    found = float(source)
+    return found if math.isfinite(found) else source
 
 
 def _json(value: Any) -> str | None:

@@ -68,12 +68,27 @@ def write_file(path: Path, pages: Iterable[Exported]) -> Written:
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         written = _fill(partial, pages)
-        # Fails where a file has this name by now, as no rename does.
-        os.link(partial, path)
+        _give_name(partial, path)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
     return written
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    """Give the file its name. Raises FileExistsError if one has it by now, which a rename would replace."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # The file system has no hard links: an empty file takes the name first.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            partial.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _fill(path: Path, pages: Iterable[Exported]) -> Written:

@@ -84,12 +84,14 @@ _NEXT_LEVEL: Final = """
     UPDATE plan SET depth = :depth
     WHERE depth IS NULL AND parent_session_id IN (SELECT session_id FROM plan WHERE depth = :depth - 1)
 """
+# By the row of the session: an id that is not UTF-8 cannot be given back to SQLite.
+_OWN: Final = "(SELECT s.session_id FROM main.sessions s WHERE s.rowid = ?)"
 _SESSIONS: Final = Template("""
-    SELECT plan.depth, $columns FROM temp.plan JOIN main.sessions t ON t.rowid = plan.place
+    SELECT plan.depth, plan.place, $columns FROM temp.plan JOIN main.sessions t ON t.rowid = plan.place
     ORDER BY plan.depth IS NULL, plan.depth, t.created_at, t.session_id
 """)
-_RUNS: Final = Template("SELECT $columns FROM main.runs t WHERE t.session_id = ? ORDER BY t.created_at, t.run_id")
-_EVENTS: Final = Template("SELECT $columns FROM main.events t WHERE t.session_id = ? ORDER BY t.timestamp, t.id")
+_RUNS: Final = Template("SELECT $columns FROM main.runs t WHERE t.session_id = $own ORDER BY t.created_at, t.run_id")
+_EVENTS: Final = Template("SELECT $columns FROM main.events t WHERE t.session_id = $own ORDER BY t.timestamp, t.id")
 _STRAYS: Final = Template("""
     SELECT t.session_id, count(*) FROM main.$table t GROUP BY t.session_id
     HAVING NOT EXISTS (SELECT 1 FROM main.sessions s WHERE s.session_id = t.session_id)
@@ -111,6 +113,7 @@ class OldSession:
     """
 
     depth: int | None
+    place: int
     row: Values
     runs: list[Values]
     events: list[Values] | None
@@ -148,6 +151,9 @@ class OldFile:
         group = OldGroup()
         for session in self._sessions():
             if session.events is None:
+                if group.sessions:
+                    yield group
+                    group = OldGroup()
                 yield OldGroup([session])
                 continue
             group.sessions.append(session)
@@ -163,7 +169,7 @@ class OldFile:
         if session.events is not None:
             yield from session.events
             return
-        for row in self._events(session.row["session_id"]):
+        for row in self._events(session.place):
             yield dict(zip(EVENT, row, strict=True))
 
     def strays(self) -> Iterator[Refusal]:
@@ -175,14 +181,14 @@ class OldFile:
                 )
 
     def _sessions(self) -> Iterator[OldSession]:
-        for depth, *row in self._connection.execute(_SESSIONS.substitute(columns=self._queries["sessions"])):
-            session_id = row[0]
-            runs = self._connection.execute(_RUNS.substitute(columns=self._queries["runs"]), (session_id,)).fetchall()
+        for depth, place, *row in self._connection.execute(_SESSIONS.substitute(columns=self._queries["sessions"])):
+            query = _RUNS.substitute(columns=self._queries["runs"], own=_OWN)
+            runs = self._connection.execute(query, (place,)).fetchall()
             digest = hashlib.sha256()
             size = _add(digest, row) + sum(_add(digest, run) for run in runs)
             events: list[Values] | None = []
             count = 0
-            for event in self._events(session_id):
+            for event in self._events(place):
                 count += 1
                 size += _add(digest, event)
                 if events is not None:
@@ -191,6 +197,7 @@ class OldFile:
                         events = None
             yield OldSession(
                 depth,
+                place,
                 dict(zip(SESSION, row, strict=True)),
                 [dict(zip(RUN, run, strict=True)) for run in runs],
                 events,
@@ -199,8 +206,8 @@ class OldFile:
                 digest.hexdigest(),
             )
 
-    def _events(self, session_id: object) -> sqlite3.Cursor:
-        return self._connection.execute(_EVENTS.substitute(columns=self._queries["events"]), (session_id,))
+    def _events(self, place: int) -> sqlite3.Cursor:
+        return self._connection.execute(_EVENTS.substitute(columns=self._queries["events"], own=_OWN), (place,))
 
     def _selected(self, table: str, wanted: Sequence[str]) -> str:
         """Return the columns to select: NULL for those that older files lack."""
@@ -230,6 +237,8 @@ def open_old_file(path: Path) -> Iterator[OldFile]:
 
 
 def _address(path: Path) -> str:
+    # SQLite follows links and looks for the log beside the file itself.
+    path = path.resolve()
     with path.open("rb") as file:
         header = file.read(20)
     if not header.startswith(_MAGIC):
@@ -237,11 +246,11 @@ def _address(path: Path) -> str:
     # The last program that closes a file in WAL mode removes the log: without one the file is not in use, and a
     # connection that may not write could not create the log that it needs.
     is_idle = header[18:20] == _IS_WAL and not Path(f"{path}-wal").exists()
-    return f"{path.resolve().as_uri()}?{'immutable=1' if is_idle else 'mode=ro'}"
+    return f"{path.as_uri()}?{'immutable=1' if is_idle else 'mode=ro'}"
 
 
 def _hint(path: Path) -> str:
-    if not Path(f"{path}-journal").exists():
+    if not Path(f"{path.resolve()}-journal").exists():
         return ""
     return "; a write was cut off: open the file once with the coordinator that it belongs to, or with sqlite3"
 

@@ -1,6 +1,6 @@
 """Decide on a group of sessions of a file, and store those that can be stored."""
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,11 +13,10 @@ from models.transfer.convert import Bounds, ImportedEvent, ImportedSession, conv
 from models.transfer.faults import Reason, Refusal, RowFault, shown
 from models.transfer.old_file import OldFile, OldGroup, OldSession
 from models.transfer.values import identifier
-from models.transfer.write import PlacedSession, allow_pauses, write_sessions
+from models.transfer.write import PlacedSession, allow_pauses, wait_for_other_imports, write_sessions
 
 # Begin of the incarnation of an imported session; the digest of the file's rows follows.
 _MARK: Final = "import:"
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('coordinator.import', 0))")
 
 _KNOWN = text("""
     SELECT session_id, incarnation, depth FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))
@@ -59,7 +58,7 @@ def import_group(
     bounds: Bounds,
     *,
     by: str | None = None,
-    dry_run: bool = False,
+    planned: dict[str, int] | None = None,
 ) -> Imported:
     """Store each session of the group whole, or refuse it with the reason. Safe to repeat, also concurrently.
 
@@ -67,10 +66,13 @@ def import_group(
     not end now, and curves do not count them. Raises RowFault for an event of a session that does not fit into memory;
     roll the transaction back then, nothing of the group is left. With ``by`` the import is recorded as an act of that
     name, if a session is stored.
+
+    With ``planned`` it is a dry run, which writes nothing: these are the depths of the sessions that groups before this
+    one would have stored, and those of this group are added.
     """
     allow_pauses(conn)
-    if not dry_run:
-        conn.execute(_ONE_AT_A_TIME)
+    if planned is None:
+        wait_for_other_imports(conn)
     result = Imported()
     candidates: list[_Candidate] = []
     known = _known(conn, group)
@@ -84,15 +86,16 @@ def import_group(
             result.already_there += 1
         else:
             candidates.append(candidate)
-    placed = _place(candidates, known, file, bounds)
+    placed = _place(candidates, known, planned or {}, file, bounds)
     for each in placed:
         result.sessions += 1
         result.runs += len(each.session.runs)
         result.changes.update(each.session.changes)
         if each.parent is None and each.session.parent_session_id is not None:
             result.changes["sessions without their parents, which were not imported"] += 1
-    if dry_run:
+    if planned is not None:
         result.events = sum(1 for each in placed for _ in each.events)
+        planned.update((each.session.session_id, each.depth) for each in placed)
     elif placed:
         result.events = write_sessions(conn, placed, owner)
         if by is not None:
@@ -142,13 +145,16 @@ def _candidate(old: OldSession, known: _Known, bounds: Bounds) -> _Candidate | N
     return _Candidate(old, session, events)
 
 
-def _place(candidates: Sequence[_Candidate], known: _Known, file: OldFile, bounds: Bounds) -> list[PlacedSession]:
+def _place(
+    candidates: Sequence[_Candidate], known: _Known, planned: dict[str, int], file: OldFile, bounds: Bounds
+) -> list[PlacedSession]:
     """Return the candidates with their parents; one whose parent was not imported becomes a root."""
-    depths = {
+    stored = {
         session_id: depth
         for session_id, (incarnation, depth) in known.sessions.items()
         if incarnation.startswith(_MARK)
     }
+    depths = ChainMap(stored, planned)
     placed: list[PlacedSession] = []
     for candidate in candidates:
         session = candidate.session

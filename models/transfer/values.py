@@ -1,6 +1,7 @@
 """Check the values of a file's columns: each function returns what we store, or raises RowFault."""
 
 import json
+import math
 import re
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -100,7 +101,7 @@ def json_fragment(value: object, where: str) -> orjson.Fragment | None:
         # orjson refuses escapes of lone surrogates, which events may hold.
         raw = _encoded(source, where)
         try:
-            json.loads(source, parse_constant=_no_constant)
+            _read_json(source)
         except (ValueError, RecursionError):
             raise _bad_json(raw, where) from None
         if _depth(source) > _DEEPEST:
@@ -137,11 +138,16 @@ def _bad_json(raw: bytes, where: str) -> RowFault:
     reason = Reason.BAD_JSON
     if _SURROGATE.search(raw) is not None:
         try:
-            json.loads(raw, parse_constant=_no_constant)
+            _read_json(raw)
             reason = Reason.NOT_UTF8
         except (ValueError, RecursionError):
             pass
     return RowFault(reason, f"{where}: {shown(raw.decode())}")
+
+
+def _read_json(source: str | bytes) -> None:
+    """Read JSON as orjson does, but for escapes of lone surrogates. Raises ValueError or RecursionError."""
+    json.loads(source, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _depth(source: str) -> int:
@@ -151,3 +157,10 @@ def _depth(source: str) -> int:
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _finite(number: str) -> float:
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(number)
+    return found

@@ -117,6 +117,11 @@ _LIMIT = text("""
         set_config('idle_in_transaction_session_timeout', CAST(:pause AS text), true)
 """)
 
+# A group of another import may take longer than a statement may take or wait for a lock.
+_LIMITS = text("SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement")
+_SET_LIMITS = text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true)")
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('coordinator.import', 0))")
+
 _HEAD = text("SELECT last_pos FROM feed_head FOR UPDATE")
 
 # With positions at once: clients see a session's history when it is committed, and no event is written twice.
@@ -143,6 +148,14 @@ class PlacedSession:
 def allow_pauses(conn: Connection) -> None:
     """Let the transaction wait for the file until it locks something."""
     conn.execute(_LIMIT, {"statement": None, "pause": str(_PAUSE_UNLOCKED)})
+
+
+def wait_for_other_imports(conn: Connection) -> None:
+    """Take the lock of imports until the end of the transaction, however long the groups before it take."""
+    limits = conn.execute(_LIMITS).mappings().one()
+    conn.execute(_SET_LIMITS, {"lock": "0", "statement": "0"})
+    conn.execute(_ONE_AT_A_TIME)
+    conn.execute(_SET_LIMITS, dict(limits))
 
 
 def write_sessions(conn: Connection, placed: Sequence[PlacedSession], owner: str | None) -> int:

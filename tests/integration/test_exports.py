@@ -1,14 +1,17 @@
 """Export a file for the replaced coordinator, and import it again into an empty database."""
 
+import errno
 import json
+import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models.transfer.export import export_history
+from models.transfer.export import Exported, export_history
 from models.transfer.new_file import Written, write_file
 from runtime.postgres import snapshot
 from tests.support.db_verbs import DbVerbs
@@ -102,6 +105,63 @@ def test_existing_file_is_not_overwritten(db: DbVerbs, tmp_path: Path) -> None:
         exported(db, path)
     assert path.read_text() == "mine"
     assert [found.name for found in tmp_path.iterdir()] == ["there.db"]
+
+
+def test_number_that_no_float_holds_is_exported_as_text(db: DbVerbs, tmp_path: Path) -> None:
+    """Write it as imports accept it: events that came before they refused such numbers may hold one."""
+    run = running(db)
+    result(db, run.session_id, "done")
+    assert_dense(db)
+    frame = '{"data": {"session_id": "s", "event_type": "message", "timestamp": "t", "content": [1e400, -1e400]}}'
+    db.rows(f"UPDATE events SET frame = '{frame}' WHERE event_type = 'result'")
+    exported(db, tmp_path / "new.db")
+    (row,) = [row for row in rows_of(tmp_path / "new.db")["events"] if row["event_type"] == "message"]
+    assert json.loads(row["content"]) == ["1e400", "-1e400"]
+    empty(db)
+    assert refusals(imported(db.engine, tmp_path / "new.db")) == {}
+
+
+def without_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_file_is_written_where_there_are_no_hard_links(
+    db: DbVerbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", without_links)
+    db.start(session_id="one")
+    assert exported(db, tmp_path / "new.db").sessions == 1
+    assert [row["session_id"] for row in rows_of(tmp_path / "new.db")["sessions"]] == ["one"]
+    assert [found.name for found in tmp_path.iterdir()] == ["new.db"]
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_file_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", without_links)
+    path = tmp_path / "there.db"
+
+    def pages() -> Iterator[Exported]:
+        path.write_text("mine")
+        yield from ()
+
+    with pytest.raises(FileExistsError):
+        write_file(path, pages())
+    assert path.read_text() == "mine"
+    assert [found.name for found in tmp_path.iterdir()] == ["there.db"]
+
+
+def test_name_is_free_again_when_the_file_cannot_be_moved_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", without_links)
+    monkeypatch.setattr(Path, "replace", without_links)
+    with pytest.raises(PermissionError):
+        write_file(tmp_path / "new.db", [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_sees_one_moment(db: DbVerbs, tmp_path: Path) -> None:

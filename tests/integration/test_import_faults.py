@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.transfer import old_file
 from models.transfer.old_file import UnreadableFile, open_old_file
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import assert_dense
@@ -56,6 +57,8 @@ FAULTS: list[tuple[str, Mapping[str, object], str]] = [
     ("events", {"timestamp": None}, "missing_value"),
     ("events", {"content": "{'a': 1}"}, "bad_json"),
     ("events", {"content": "[Infinity]"}, "bad_json"),
+    ("events", {"content": "[1e400]"}, "bad_json"),
+    ("events", {"tool_output": '["\\ud800", -1e400]'}, "bad_json"),
     ("events", {"tool_output": DEEP}, "bad_json"),
     ("events", {"tool_input": b"{}"}, "not_text"),
     ("events", {"error": b"\x00\xff"}, "not_text"),
@@ -101,6 +104,24 @@ def test_text_that_is_not_utf8_refuses_its_session(old: OldDatabase, db: DbVerbs
         add(old, f"{BAD}{number}", f"run_{number}")
         old.execute(f"UPDATE {table} SET {column} = CAST(x'ff61' AS TEXT) WHERE session_id = ?", f"{BAD}{number}")
     assert refusals(imported(db.engine, old)) == {("session", "not_utf8"): 3}
+
+
+@pytest.mark.parametrize("most", [4000, 1])
+def test_id_that_is_not_utf8_refuses_its_session(
+    old: OldDatabase, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Put it into all three tables, also where its events do not fit into memory."""
+    monkeypatch.setattr(old_file, "MOST_EVENTS", most)
+    for number in range(3):
+        add(old, f"ses_{number}", f"run_{number}")
+    old.event("ses_1")
+    old.session("child", parent_session_id="ses_1")
+    for table in ("events", "runs", "sessions"):
+        old.execute(f"UPDATE {table} SET session_id = CAST(x'61ff' AS TEXT) WHERE session_id = 'ses_1'")
+    old.execute("UPDATE sessions SET parent_session_id = CAST(x'61ff' AS TEXT) WHERE session_id = 'child'")
+    report = imported(db.engine, old)
+    assert (report.sessions, report.runs, report.events) == (3, 2, 2)
+    assert refusals(report) == {("session", "bad_id"): 1}
 
 
 def test_rows_without_their_session_are_reported(old: OldDatabase, db: DbVerbs) -> None:
@@ -182,6 +203,33 @@ def test_file_in_use_is_read_as_of_one_moment(old: OldDatabase, db: DbVerbs) -> 
     assert not Path(f"{old.path}-wal").exists()
     assert imported(db.engine, old).sessions == 0
     assert [path.name for path in old.path.parent.iterdir()] == [old.path.name]
+
+
+def test_file_in_use_is_read_through_a_link(old: OldDatabase, db: DbVerbs, tmp_path: Path) -> None:
+    """Follow the link to the log, which is beside the file itself."""
+    old.fill(1, 1)
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(old.path)
+    with closing(sqlite3.connect(old.path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE sessions SET agent_name = 'changed since'")
+        connection.execute(
+            "INSERT INTO sessions (session_id, status, created_at) VALUES ('ses_wal', 'idle', ?)", (at(1),)
+        )
+        connection.commit()
+        assert imported(db.engine, link).sessions == 2
+    assert db.one("SELECT agent_name FROM sessions WHERE session_id <> 'ses_wal'") == "changed since"
+    assert [path.name for path in link.parent.iterdir()] == [link.name]
+
+
+def test_write_that_was_cut_off_is_named_through_a_link(old: OldDatabase, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(old.path)
+    Path(f"{old.path}-journal").touch()
+    old.path.write_bytes(old.path.read_bytes()[:100] + b"\1" * 5000)
+    with pytest.raises(UnreadableFile, match="a write was cut off"), open_old_file(link):
+        pass
 
 
 texts = st.one_of(st.none(), st.text(max_size=5), st.binary(max_size=3), st.integers(-(2**63), 2**63 - 1), st.floats())

@@ -232,6 +232,39 @@ def test_dry_run_reports_the_same_and_writes_nothing(old: OldDatabase, db: DbVer
     assert imported(db.engine, old) == dry
 
 
+def test_dry_run_knows_the_sessions_of_earlier_groups(
+    old: OldDatabase, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put each session into a group of its own; children of refused ones alone become roots."""
+    monkeypatch.setattr(old_file, "MOST_SESSIONS", 1)
+    monkeypatch.setattr(old_file, "MOST_EVENTS", 1)
+    old.session("root")
+    old.session("child", parent_session_id="root")
+    old.session("grandchild", parent_session_id="child")
+    old.session("refused", "unheard-of")
+    old.session("of_refused", parent_session_id="refused")
+    old.session("refused_late")
+    for content in ("[]", "[]", "{"):
+        old.event("refused_late", content=content)
+    old.session("of_refused_late", parent_session_id="refused_late")
+    dry = imported(db.engine, old, dry_run=True)
+    assert imported(db.engine, old) == dry
+    assert dry.changes == {"sessions without their parents, which were not imported": 2}
+    assert imported(db.engine, old, dry_run=True).already_there == dry.sessions
+
+
+def test_child_that_does_not_fit_into_memory_comes_after_its_parent(
+    old: OldDatabase, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_file, "MOST_EVENTS", 2)
+    old.session("root")
+    old.session("child", parent_session_id="root")
+    for _ in range(3):
+        old.event("child")
+    assert imported(db.engine, old).changes == {}
+    assert db.one("SELECT depth FROM sessions WHERE parent_session_id = 'root'") == 1
+
+
 def test_children_are_below_their_parents(old: OldDatabase, db: DbVerbs) -> None:
     """Store depths, though the child is older; a child of a refused or unknown parent becomes a root."""
     old.session("child", parent_session_id="parent", created_at=at(0))
