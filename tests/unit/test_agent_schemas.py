@@ -88,6 +88,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "look-ahead": ({"pattern": "(?=a)b"}, "Draft 7"),
     "backreference": ({"pattern": r"(a)\1"}, "Draft 7"),
     "large pattern": ({"pattern": "(x{1,100}){1,100}"}, "Draft 7"),
+    "slow pattern": ({"pattern": "[ab]*a[ab]{3000}c"}, "Draft 7"),
     "many patterns": ({"patternProperties": {f"p{place}": {} for place in range(MOST_PATTERNS + 1)}}, "patterns"),
     "long": ({"description": "x" * LONGEST_SCHEMA}, "bytes"),
 }
@@ -106,7 +107,8 @@ def test_property_with_the_name_of_a_keyword_is_no_keyword() -> None:
 
 
 def test_pattern_that_backtracks_elsewhere_is_matched_in_linear_time() -> None:
-    assert violations({"properties": {"a": {"pattern": r"^(\w+\s?)*$"}}}, {"a": "x" * 100_000 + "!"}) != []
+    (found,) = violations({"properties": {"a": {"pattern": r"^(\w+\s?)*$"}}}, {"a": "x" * 60_000 + "!"})
+    assert found["path"] == "$.a"
 
 
 def test_formats_are_not_checked() -> None:
@@ -117,13 +119,55 @@ def test_formats_are_not_checked() -> None:
 def test_all_violations_of_small_parameters_are_told_and_the_first_of_large_ones() -> None:
     schema = {"additionalProperties": {"type": "string"}}
     assert len(violations(schema, {f"k{place}": place for place in range(100)})) == agent_schemas.MOST_VIOLATIONS
-    assert len(violations(schema, {f"k{place}": place for place in range(60_000)})) == 1
+    (found,) = violations(schema, {f"k{place}": place for place in range(30_000)})
+    assert found["path"].startswith("$.k")
 
 
-def test_parameters_that_would_take_too_long_are_refused() -> None:
-    schema = {"items": {"allOf": [{"minimum": place} for place in range(300)]}}
-    (found,) = violations({"properties": {"a": schema}}, {"a": [1] * 20_000})
+def test_one_violation_is_told_where_each_would_repeat_large_parameters() -> None:
+    """Each message holds its whole value, and those below anyOf and oneOf are all made for the first violation."""
+    large = {"a": "x" * 250_000}
+    (found,) = violations({"properties": {"a": {"allOf": [{"not": {}}] * 900}}}, large)
+    assert found["path"] == "$.a"
+    for name in ("anyOf", "oneOf"):
+        (found,) = violations({"properties": {"a": {name: [{"not": {}}] * 900}}}, large)
+        assert (found["path"], found["message"]) == ("$", "does not satisfy the schema")
+
+
+def test_small_parameters_that_violate_one_schema_very_often_have_one_violation() -> None:
+    often = {"properties": {"a": {"items": {"allOf": [{"not": {}}] * 900}}}}
+    assert len(violations(often, {"a": [0] * 90})) == 1
+
+
+TOO_LARGE_TO_CHECK: dict[str, tuple[dict[str, Any], Any]] = {
+    "many values": ({"items": {"allOf": [{"minimum": place} for place in range(300)]}}, [1] * 20_000),
+    "slow keyword": ({"items": {"allOf": [{"multipleOf": 0.1}] * 490}}, [0.1] * 1_990),
+    "one pattern and long text": ({"pattern": "[ab]*a[ab]{100}c"}, "ab" * 40_000),
+    "pattern that many places refer to": ({"allOf": [{"$ref": "#/definitions/p"}] * 300}, "ab" * 4_000),
+    "names of properties": ({"patternProperties": {f"a{place}": {} for place in range(20)}}, {"ab" * 4_000: 1}),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE_TO_CHECK)
+def test_parameters_that_would_take_too_long_are_refused(case: str) -> None:
+    schema, value = TOO_LARGE_TO_CHECK[case]
+    definitions = {"p": {"not": {"pattern": "[ab]*a[ab]{100}c"}}}
+    (found,) = violations({"properties": {"a": schema}, "definitions": definitions}, {"a": value})
     assert (found["path"], found["message"]) == ("$", "is too large to be checked against this schema")
+
+
+def test_usual_patterns_are_accepted() -> None:
+    for pattern in (r"^\w+$", r"^\w{1,63}$", "^[A-Za-z0-9_-]{1,128}$", r"^\d{4}-\d{2}-\d{2}$", r"^https?://\S+$"):
+        AgentSchema(json.dumps({"properties": {"a": {"pattern": pattern}}}))
+
+
+def test_only_a_cheap_check_accepts_parameters_without_being_asked() -> None:
+    schema = AgentSchema(json.dumps({"properties": {"a": {"type": "string"}, "b": {"type": "array"}}}))
+    assert schema.accepts(b'{"a": "x"}')
+    assert not schema.accepts(b'{"a": 1}')
+    assert not schema.accepts(json.dumps({"b": [1] * 5_000}).encode())
+    matching = AgentSchema(json.dumps({"properties": {"a": {"pattern": "^x+$"}}}))
+    assert matching.accepts(b'{"a": "x"}')
+    assert not matching.accepts(json.dumps({"a": "x" * 5_000}).encode())
 
 
 def test_long_message_is_cut() -> None:
