@@ -54,7 +54,11 @@ class ParameterChecks:
         self, items: Sequence[NewRun], write: Callable[[Sequence[NewRun]], Awaitable[Sequence[Answer | Unavailable]]]
     ) -> list[Answer | Unavailable | BadRequest]:
         """Write the items in their order; an item that found nothing is written again after one that was checked."""
-        tried = [self.presume(item) for item in items]
+        tried: list[NewRun] = []
+        for item in items:
+            tried.append(self.presume(item))
+            # Let other requests go on.
+            await asyncio.sleep(0)
         outcomes: list[Answer | Unavailable | BadRequest] = [*await write(tried)]
         for _ in range(MOST_CHECKS):
             again: list[int] = []
@@ -81,7 +85,7 @@ class ParameterChecks:
             return run
         known = self._last.get(run.agent_name)
         schema = None if known is None else self._schemas.get(known)
-        if schema is None or schema.violations(run.parameters.encode()):
+        if schema is None or not schema.accepts(run.parameters.encode()):
             return run
         return replace(run, satisfied_schema=known)
 
