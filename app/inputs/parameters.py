@@ -2,9 +2,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from app.http.problems import BadRequest
+from models.runs.prompts import is_prompt
 
 NO_AGENT: Final = "(no agent)"
-# Shown to clients; `_prompt_violations` checks it.
+# Shown to clients; `is_prompt` checks it.
 PROMPT_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "object",
     "properties": {"prompt": {"type": "string", "minLength": 1}},
@@ -18,13 +19,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise BadRequest unless the parameters are exactly ``{"prompt": non-empty string}``, as a run without a runner's
     agent needs.
     """
-    violations = list(_prompt_violations(parameters))
-    if violations:
-        raise refused_parameters(NO_AGENT, violations, PROMPT_SCHEMA)
-
-
-def is_prompt(parameters: Mapping[str, Any]) -> bool:
-    return next(_prompt_violations(parameters), None) is None
+    if not is_prompt(parameters):
+        raise refused_parameters(NO_AGENT, list(_prompt_violations(parameters)), PROMPT_SCHEMA)
 
 
 def refused_parameters(agent_name: str, violations: Sequence[Mapping[str, str]], schema: Any) -> BadRequest:

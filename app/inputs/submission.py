@@ -7,12 +7,13 @@ import orjson
 
 from app.http.bodies import Fault, Invalid, Loc, TooLarge, checked
 from app.http.problems import BadRequest, Forbidden
-from app.inputs.parameters import check_parameters, is_prompt
+from app.inputs.parameters import check_parameters
 from app.schemas.runs import SESSION_ID, AdditionalDemands, SubmitRun
 from models.claims.matching import Demands
 from models.core.callers import Caller, Role
 from models.core.ids import new_id
 from models.core.statuses import ExecutionMode, RunType
+from models.runs.prompts import is_prompt
 from models.runs.submission import NewRun
 from runtime.settings import Settings
 

@@ -18,7 +18,6 @@ from app.http.query import CURSOR, LIMIT, strict_query
 from app.http.serializers import Json, stored, submitted_json, summary_json
 from app.http.trace_context import traceparent_of
 from app.inputs.bulk import DryRun, bulk_request, replay_changes
-from app.inputs.parameters import is_prompt
 from app.inputs.submission import body_hash, idempotency_key
 from app.openapi.document import body, query
 from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, TOO_LARGE, Responses, answer, problem
@@ -34,6 +33,7 @@ from models.core.callers import Caller
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.storable_text import storable
+from models.runs.prompts import is_prompt
 from models.runs.replay import Replay
 from models.state.runs import iso
 

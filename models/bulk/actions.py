@@ -53,6 +53,7 @@ _TEXTS: Final[Mapping[type[CoordinatorError], Callable[[Any], str]]] = {
     errors.ParentOfAnotherOwner: str,
     errors.TooDeep: str,
     errors.TooManyDemands: lambda error: f"At most {error.limit} distinct sets of demands are allowed",
+    errors.PromptRequired: lambda _: "Without an agent the parameters must be a prompt",
     errors.SchemaUnchecked: lambda error: (
         f"Agent '{error.agent_name}' has a schema of its parameters: replay the run by itself"
     ),

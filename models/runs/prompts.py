@@ -1,8 +1,9 @@
-"""First characters of a run's prompt for lists, read from a bounded part of its parameters."""
+"""Prompts in parameters: parameters that are exactly one, and the first characters of a prompt for lists."""
 
 import json
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import Text, case, cast, func, literal_column
 
@@ -22,6 +23,12 @@ BEGIN_OF_PARAMETERS: Final = case(
         func.left(cast(runs.c.parameters, Text), literal_column(str(_READ))),
     )
 ).label("prompt")
+
+
+def is_prompt(parameters: Mapping[str, Any]) -> bool:
+    """Return whether the parameters are exactly ``{"prompt": non-empty string}``."""
+    prompt = parameters.get("prompt")
+    return len(parameters) == 1 and isinstance(prompt, str) and prompt != ""
 
 
 def prompt_of(begin: str | None) -> str | None:

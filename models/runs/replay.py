@@ -14,6 +14,7 @@ from models.core.callers import Caller
 from models.core.errors import CoordinatorError, KeyReused, NotFound, RunNotEnded
 from models.core.statuses import TERMINAL, RunType
 from models.runs.idempotency import read_keys
+from models.runs.prompts import is_prompt
 from models.runs.submission import NewRun, Submitted
 from models.runs.submit import submit_runs
 from models.state.visibility import Visible, can_view, find_visible
@@ -127,6 +128,9 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
     values |= item.changes
     values["additional_demands"] = _demands(values["additional_demands"])
     moment = values.get("not_before")
+    looks_up = not _OF_AGENT.isdisjoint(item.changes)
+    # Parameters that are copied may be those of an agent that another choice does not find.
+    told = "parameters" in item.changes or not looks_up
     return NewRun(
         run_id=item.new_run_id,
         session_id=None,
@@ -138,9 +142,9 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
         replay_of=item.run_id,
         replayed_owner=original.owner,
         traceparent=item.traceparent,
-        prompt_only=item.prompt_only,
+        prompt_only=item.prompt_only if told else is_prompt(json.loads(values["parameters"])),
         satisfied_schema=item.satisfied_schema,
-        looks_up_agent=not _OF_AGENT.isdisjoint(item.changes),
+        looks_up_agent=looks_up,
         **values | {"not_before": None if moment is None else datetime.fromisoformat(moment)},
     )
 

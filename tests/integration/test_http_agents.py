@@ -287,6 +287,22 @@ def test_replay_of_an_agents_run_checks_changed_parameters(client: WebClient) ->
     assert (lost.status_code, lost.json()["detail"]["agent_name"]) == (400, "(no agent)")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"agent_name": "unknown"}, {"agent_name": None}, {"additional_demands": {"tags": ["x"]}}]
+)
+def test_replay_with_another_agent_or_demands_needs_a_prompt_where_no_agent_takes_the_parameters(
+    client: WebClient, changes: dict[str, Any]
+) -> None:
+    runner = provide(client, REPORTER)
+    run = client.finished(runner, agent_name="reporter", parameters=CITY)
+    client.http.delete(f"/runners/{runner}?self=true")
+    path = f"/runs/{run['run_id']}/replay"
+    refused = client.post(path, {"changes": changes})
+    assert (refused.status_code, refused.json()["detail"]["agent_name"]) == (400, "(no agent)")
+    assert client.post(path, {"changes": {**changes, "parameters": PROMPT}}).status_code == 201
+    assert client.post(path, {}).status_code == 201
+
+
 def test_bulk_of_replays_takes_prompts_only(client: WebClient) -> None:
     """Refuse others: no schema is checked for each of its runs."""
     run = client.finished(provide(client, REPORTER), agent_name="reporter", parameters=CITY)

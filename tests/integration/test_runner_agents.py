@@ -16,6 +16,7 @@ from models.core.errors import (
     SchemaUnchecked,
     SessionExists,
 )
+from models.core.statuses import BulkAction
 from models.expiry.cleanup import upkeep
 from models.runners.agents import list_agents
 from models.runners.leave import LeaveRunner, deregister_runners
@@ -23,7 +24,7 @@ from models.runners.register import Registered
 from models.runs.submission import Submitted
 from models.sessions.bind import Patch, patch_sessions
 from models.state.agents import RunnerAgent
-from tests.support.bulks import replay, replayed
+from tests.support.bulks import replay, replayed, started, state, work_all
 from tests.support.clocks import fall_silent, pass_time, tick
 from tests.support.db_verbs import DbVerbs, Runner, poll_request, resume_submission, start_submission
 from tests.support.parents import child_of, deliver, last_run
@@ -322,6 +323,16 @@ def test_replay_with_other_parameters_or_agent_is_decided_like_a_submission(db: 
     assert json.loads(refused.parameters) == {"prompt": "hello"}
     moved = replay(db, run_id, {"agent_name": "reporter"}, satisfied_schema=REPORTER.schema_hash)
     assert isinstance(moved, Submitted)
+
+
+def test_bulk_of_replays_with_another_agent_tells_which_runs_have_no_prompt(db: DbVerbs) -> None:
+    agent = {"agent_name": "reporter", "parameters": CITY, "prompt_only": False}
+    run_id = ended(db, provide(db, REPORTER), **agent, satisfied_schema=REPORTER.schema_hash).run_id
+    bulk_id = started(db, BulkAction.REPLAY, [run_id], changes='{"agent_name": null}')
+    work_all(db)
+    assert state(db, bulk_id).errors == [
+        {"run_id": run_id, "error": "Without an agent the parameters must be a prompt"}
+    ]
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.RUNNER])
