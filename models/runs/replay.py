@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from models.auth.audit import Act, AuditedAct, audited_act, record_acts
-from models.claims.matching import Demands
+from models.claims.matching import PROCEDURAL, Demands
 from models.core.callers import Caller
 from models.core.errors import CoordinatorError, KeyReused, NotFound, RunNotEnded
 from models.core.statuses import TERMINAL, RunType
@@ -71,7 +71,8 @@ _COPIED: Final = (
 )
 # Without a change of these a replay demands what its original did, whatever agents runners provide now.
 _OF_AGENT: Final = frozenset({"agent_name", "parameters", "additional_demands"})
-# Of a resume these say where its session lives; the new session lives nowhere yet.
+# Of a resume these say where its session lives; the new session lives nowhere yet. Of one at the runner of a procedural
+# agent, a callback, they say which runner that is.
 _AFFINITY: Final = frozenset({"hostname", "executor_profile"})
 
 
@@ -122,7 +123,7 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
     values = {name: getattr(original, name) for name in _COPIED}
     values["labels"] = original.labels or {}
     demands = json.loads(original.demands)
-    if original.type == RunType.RESUME:
+    if original.type == RunType.RESUME and demands.get("executor_type") != PROCEDURAL:
         demands = {name: value for name, value in demands.items() if name not in _AFFINITY}
     values["additional_demands"] = demands
     values |= item.changes

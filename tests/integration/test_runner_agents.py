@@ -290,6 +290,18 @@ def test_callback_resumes_the_session_of_a_procedural_agent_at_its_runner(db: Db
     assert last_run(db, parent).demands["executor_type"] == "procedural"
 
 
+def test_replay_of_a_callback_to_a_procedural_agent_demands_its_runner(db: DbVerbs) -> None:
+    """Of other resumes a replay copies no hostname."""
+    runner = provide(db, "a")
+    parent = ended(db, runner).session_id
+    accepted(db, child_of(db, parent), "completed")
+    run_id = deliver(db).runs[parent]
+    (run,) = db.claim(runner)
+    accepted(db, run, "started")
+    accepted(db, run, "completed")
+    assert replayed(db, run_id).demands == demands(db, run_id)
+
+
 # Replays
 
 
