@@ -143,6 +143,11 @@ def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
     return {"type": "too_many_demands", "loc": ["body", "additional_demands"], "msg": message}
 
 
+def _too_many_agents(error: errors.TooManyAgents) -> dict[str, Any]:
+    message = f"At most {error.limit} agents are allowed in all runners of an owner; name fewer, or remove a runner"
+    return {"type": "too_many_agents", "loc": ["body", "agents"], "msg": message}
+
+
 def _not_ended(error: errors.RunNotEnded) -> Problem:
     message = f"The run is {error.status}; it can be replayed once it has ended"
     return Problem(409, {"error": "run_not_ended", "status": error.status, "message": message})
@@ -164,6 +169,7 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.RunnerNotRegistered: lambda _: Problem(401, "Runner not registered"),
     errors.DuplicateRunner: _duplicate_runner,
     errors.AgentNameTaken: _agent_name_taken,
+    errors.TooManyAgents: lambda error: Problem(422, [_too_many_agents(error)]),
     errors.AgentNotResumable: _agent_not_resumable,
     # Only when the agent's schema changed each time that the parameters were checked; `ParameterChecks` answers others.
     errors.SchemaUnchecked: lambda _: Problem(503, "Service temporarily unavailable", {"Retry-After": "1"}),

@@ -98,6 +98,13 @@ class AgentNameTaken(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class TooManyAgents(CoordinatorError):
+    """The owner's runners would provide more agents than that; nothing of the registration was stored."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class TooManyDemands(CoordinatorError):
     limit: int
 

@@ -7,7 +7,7 @@ from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, text
 
 from models.claims.parking import drop_polls
-from models.core.errors import AgentNameTaken, DuplicateRunner
+from models.core.errors import AgentNameTaken, DuplicateRunner, TooManyAgents
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds_of_many
 from models.runners.agents import AgentNames, lock_agent_names
@@ -32,7 +32,7 @@ class Registered:
     parked_at: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-RegisterResult: TypeAlias = Registered | DuplicateRunner | AgentNameTaken
+RegisterResult: TypeAlias = Registered | DuplicateRunner | AgentNameTaken | TooManyAgents
 
 
 _LOOK = sql(
@@ -126,8 +126,8 @@ def register_runners(
 ) -> list[RegisterResult]:
     """Register processes (PROTOCOL, Runners). Safe to repeat. DuplicateRunner while another process is online.
 
-    AgentNameTaken when another runner provides an agent of a name; such a registration changes nothing. An accepted one
-    replaces all agents of its runner.
+    AgentNameTaken when another runner provides an agent of a name, TooManyAgents when the owner's runners would provide
+    too many; such a registration changes nothing. An accepted one replaces all agents of its runner.
 
     The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
     whose registration ends in this transaction: its claims are released, its running runs are lost. Another owner's
@@ -156,9 +156,9 @@ def _register_round(
     }
     ids = [identity(item, existing) for item in items]
     refused = {
-        runner_id: taken
+        runner_id: reason
         for runner_id, item in zip(ids, items, strict=True)
-        if (taken := names.taken(runner_id, item)) is not None
+        if (reason := names.refused(runner_id, item)) is not None
     }
     pairs = sorted(zip(ids, items, strict=True), key=lambda pair: pair[0])
     chosen = {runner_id: item for runner_id, item in pairs if runner_id not in refused}

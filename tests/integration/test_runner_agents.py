@@ -15,10 +15,11 @@ from models.core.errors import (
     PromptRequired,
     SchemaUnchecked,
     SessionExists,
+    TooManyAgents,
 )
 from models.core.statuses import BulkAction
 from models.expiry.cleanup import upkeep
-from models.runners.agents import list_agents
+from models.runners.agents import MOST_AGENTS_OF_OWNER, MOST_LISTED, list_agents
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered
 from models.runs.submission import Submitted
@@ -165,6 +166,38 @@ def test_command_and_runner_are_told_to_those_who_may_act_for_it(db: DbVerbs) ->
 
 
 # Runs
+
+
+ADD_AGENTS = """
+    INSERT INTO runner_agents (name, runner_id, command)
+    SELECT 'n' || lpad(i::text, 4, '0'), :runner_id, repeat('x', :size) FROM generate_series(1, :number) i
+"""
+
+
+def add_agents(db: DbVerbs, runner: Runner, number: int, size: int = 1) -> None:
+    """Store agents n0001 and so on with commands of this size."""
+    db.rows(f"{ADD_AGENTS} RETURNING name", runner_id=runner.runner_id, size=size, number=number)
+
+
+def test_list_of_agents_ends_before_it_takes_too_many_bytes(db: DbVerbs) -> None:
+    add_agents(db, provide(db), 1_000, 20_000)
+    names = [agent.name for agent in db.do(list_agents, None, most=10_000)]
+    assert names == [f"n{place:04}" for place in range(1, len(names) + 1)]
+    assert 15 * 1024 * 1024 < len(names) * 20_000 <= MOST_LISTED
+    assert [agent.name for agent in db.do(list_agents, None, most=1, name="n1000")] == ["n1000"]
+
+
+def test_runners_of_an_owner_provide_a_bounded_number_of_agents(db: DbVerbs) -> None:
+    """Count what the registration replaces no more; another owner has a number of its own."""
+    add_agents(db, provide(db, owner="ann", subject="ann"), MOST_AGENTS_OF_OWNER - 2)
+    ann = {"owner": "ann", "subject": "ann"}
+    refused = register(db, offer("second", "a", "b", "c", **ann))
+    assert refused == [TooManyAgents(MOST_AGENTS_OF_OWNER)]
+    assert len(provided(db)) == MOST_AGENTS_OF_OWNER - 2
+    batch = register(db, offer("second", "a", "b", instance_id="i", **ann), offer("third", "c", **ann))
+    assert [type(result) for result in batch] == [Registered, TooManyAgents]
+    provide(db, "d", name="other", owner="bob", subject="bob")
+    provide(db, "a", "c", name="second", instance_id="i", **ann)
 
 
 def start(db: DbVerbs, **values: Any) -> str:
