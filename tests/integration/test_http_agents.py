@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from models.core.callers import Role
+from models.runners.agents import MOST_AGENTS_OF_OWNER
 from runtime.settings import Settings
 from tests.support.answer_models import check_fields
 from tests.support.callers import client_with, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
+from tests.support.runner_agents import add_agents
 from tests.support.web import PROMPT, WebClient, WebInThread, served, until_ready
 
 SCHEMA: dict[str, Any] = {
@@ -140,6 +142,13 @@ def test_agents_are_bounded_and_have_distinct_names(client: WebClient) -> None:
     many = [{"name": f"a{place}", "command": "c"} for place in range(65)]
     assert client.try_register(agents=many).status_code == 422
     assert client.try_register(agents=many[:64]).status_code == 200
+
+
+def test_more_agents_than_an_owner_may_have_are_422(client: WebClient, db: DbVerbs) -> None:
+    add_agents(db, provide(client), MOST_AGENTS_OF_OWNER)
+    answer = client.try_register("second", agents=[{"name": "a", "command": "c"}], **PROCEDURAL)
+    (fault,) = answer.json()["detail"]
+    assert (answer.status_code, fault["type"], fault["loc"]) == (422, "too_many_agents", ["body", "agents"])
 
 
 def test_agents_of_a_runner_of_another_type_are_warned_of(client: WebClient) -> None:

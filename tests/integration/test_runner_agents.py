@@ -31,7 +31,7 @@ from tests.support.db_verbs import DbVerbs, Runner, poll_request, resume_submiss
 from tests.support.parents import child_of, deliver, last_run
 from tests.support.plain_submissions import submit_plain_first
 from tests.support.reports import accepted, finished, stop_run
-from tests.support.runner_agents import CITY, SCHEMA, offer, provide, provided, register, runner_at
+from tests.support.runner_agents import CITY, SCHEMA, add_agents, offer, provide, provided, register, runner_at
 
 REPORTER = RunnerAgent("reporter", "report", "Reports", SCHEMA)
 
@@ -168,19 +168,8 @@ def test_command_and_runner_are_told_to_those_who_may_act_for_it(db: DbVerbs) ->
 # Runs
 
 
-ADD_AGENTS = """
-    INSERT INTO runner_agents (name, runner_id, command)
-    SELECT 'n' || lpad(i::text, 4, '0'), :runner_id, repeat('x', :size) FROM generate_series(1, :number) i
-"""
-
-
-def add_agents(db: DbVerbs, runner: Runner, number: int, size: int = 1) -> None:
-    """Store agents n0001 and so on with commands of this size."""
-    db.rows(f"{ADD_AGENTS} RETURNING name", runner_id=runner.runner_id, size=size, number=number)
-
-
 def test_list_of_agents_ends_before_it_takes_too_many_bytes(db: DbVerbs) -> None:
-    add_agents(db, provide(db), 1_000, 20_000)
+    add_agents(db, provide(db).runner_id, 1_000, 20_000)
     names = [agent.name for agent in db.do(list_agents, None, most=10_000)]
     assert names == [f"n{place:04}" for place in range(1, len(names) + 1)]
     assert 15 * 1024 * 1024 < len(names) * 20_000 <= MOST_LISTED
@@ -189,8 +178,8 @@ def test_list_of_agents_ends_before_it_takes_too_many_bytes(db: DbVerbs) -> None
 
 def test_runners_of_an_owner_provide_a_bounded_number_of_agents(db: DbVerbs) -> None:
     """Count what the registration replaces no more; another owner has a number of its own."""
-    add_agents(db, provide(db, owner="ann", subject="ann"), MOST_AGENTS_OF_OWNER - 2)
     ann = {"owner": "ann", "subject": "ann"}
+    add_agents(db, provide(db, **ann).runner_id, MOST_AGENTS_OF_OWNER - 2)
     refused = register(db, offer("second", "a", "b", "c", **ann))
     assert refused == [TooManyAgents(MOST_AGENTS_OF_OWNER)]
     assert len(provided(db)) == MOST_AGENTS_OF_OWNER - 2

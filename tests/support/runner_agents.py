@@ -9,6 +9,11 @@ from tests.support.db_verbs import DbVerbs, Runner
 
 SCHEMA = '{"type":"object","required":["city"]}'
 CITY = '{"city":"Bonn"}'
+_ADD = """
+    INSERT INTO runner_agents (name, runner_id, command)
+    SELECT 'n' || lpad(i::text, 4, '0'), :runner_id, repeat('x', :size) FROM generate_series(1, :number) i
+    RETURNING name
+"""
 
 
 def offer(name: str = "host", *agents: RunnerAgent | str, **values: Any) -> Registration:
@@ -37,3 +42,8 @@ def runner_at(db: DbVerbs, name: str) -> Runner:
 def provided(db: DbVerbs) -> dict[str, str]:
     """Return the stored agents with their runners."""
     return {row.name: row.runner_id for row in db.rows("SELECT name, runner_id FROM runner_agents ORDER BY name")}
+
+
+def add_agents(db: DbVerbs, runner_id: str, number: int, size: int = 1) -> None:
+    """Store agents n0001 and so on with commands of this size."""
+    db.rows(_ADD, runner_id=runner_id, size=size, number=number)
