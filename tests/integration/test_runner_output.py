@@ -13,6 +13,16 @@ from testkit.waiting import eventually_async
 from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_coroutine, execution, perform, perform_shell
 
 
+async def output_left_in_pipe_is_sent(script: str) -> None:
+    """Count exactly 60,000 lines through a coordinator that takes 20 ms a request."""
+    with patch.object(outbox, "GATHER_SECONDS", 0.0):
+        recorder = await perform_shell(script, SlowRecorder())
+    expected = [str(number) for number in range(1, 60_001)]
+    told = [line for line in recorder.lines if line]
+    assert told == expected, f"{len(told)} of 60,000 lines were told"
+    assert recorder.told[-1] == "completed"
+
+
 @pytest.mark.parametrize(
     "script",
     ["seq 60000", "seq 60000 & exit 0", "exec > >(cat); seq 60000", "(seq 60000; sleep 0.1; echo) & exit 0"],
@@ -21,16 +31,10 @@ from tests.support.local_execution import RUN, Recorder, SlowRecorder, as_corout
 async def test_output_left_in_pipe_is_sent_despite_slow_coordinator(
     script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Count exactly 60,000 lines through a coordinator that takes 20 ms a request."""
     # A crowded machine may let what the command left wait for its turn.
     monkeypatch.setattr(reading, "LEFTOVER_SECONDS", 5.0)
     monkeypatch.setattr(reading, "WAIT_AFTER_END_SECONDS", 60.0)
-    with patch.object(outbox, "GATHER_SECONDS", 0.0):
-        recorder = await perform_shell(script, SlowRecorder())
-    expected = [str(number) for number in range(1, 60_001)]
-    told = [line for line in recorder.lines if line]
-    assert told == expected, f"{len(told)} of 60,000 lines were told"
-    assert recorder.told[-1] == "completed"
+    await output_left_in_pipe_is_sent(script)
 
 
 async def test_process_that_writes_forever_is_given_up_with_notice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,7 @@ async def test_silence_counted_from_commands_end_is_noticed(monkeypatch: pytest.
 
     monkeypatch.setattr(Reading, "_silence_left", silence_left)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await test_runner_output.test_output_left_in_pipe_is_sent_despite_slow_coordinator(
-            "seq 60000 & exit 0", monkeypatch
-        )
+        await test_runner_output.output_left_in_pipe_is_sent("seq 60000 & exit 0")
 
 
 async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +47,4 @@ async def test_children_killed_at_commands_end_are_noticed(monkeypatch: pytest.M
     waited = Process.exited
     monkeypatch.setattr(Process, "exited", exited)
     with pytest.raises(AssertionError, match="of 60,000 lines were told"):
-        await test_runner_output.test_output_left_in_pipe_is_sent_despite_slow_coordinator(
-            "seq 60000 & exit 0", monkeypatch
-        )
+        await test_runner_output.output_left_in_pipe_is_sent("seq 60000 & exit 0")
