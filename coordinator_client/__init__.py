@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from coordinator_client.messages import lines_of, text_of
     from coordinator_client.outcomes import CompletedRun, RunFailed, RunNotCompleted, RunStopped, WaitTimeout
     from coordinator_client.requests import RunRequest
+    from coordinator_client.runner_loop.registration import RegistrationRefused
     from coordinator_client.sync_client import SyncCoordinatorClient
     from coordinator_client.tasks import RunCancelled, TaskRun, TaskRunner, task_request
 
@@ -24,6 +25,7 @@ __all__ = [
     "FeedItem",
     "HistoryLost",
     "Refused",
+    "RegistrationRefused",
     "RunCancelled",
     "RunFailed",
     "RunNotCompleted",
@@ -47,6 +49,7 @@ _MODULES = {
     "messages": ("lines_of", "text_of"),
     "outcomes": ("CompletedRun", "RunFailed", "RunNotCompleted", "RunStopped", "WaitTimeout"),
     "requests": ("RunRequest",),
+    "runner_loop.registration": ("RegistrationRefused",),
     "sync_client": ("SyncCoordinatorClient",),
     "tasks": ("RunCancelled", "TaskRun", "TaskRunner", "task_request"),
 }

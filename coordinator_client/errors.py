@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 
@@ -39,6 +40,10 @@ class Unreachable(CallFailed):
         self.is_transient = not too_large
         super().__init__("; ".join(f"{url}: {cause}" for url, cause in causes.items()) + _named(request_id))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = partial(type(self), too_large=self.too_large, retry_after=self.retry_after, request_id=self.request_id)
+        return again, (self.causes,)
+
 
 class Refused(CallFailed):
     """Raised when the coordinator answers with an error; 429 and every 5xx are transient.
@@ -57,6 +62,9 @@ class Refused(CallFailed):
         self.retry_after = retry_after
         self.is_transient = status == 429 or status >= 500
         super().__init__(f"{status}: {describe(detail)}{_named(request_id)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.detail, self.retry_after, self.request_id)
 
 
 def _named(request_id: str | None) -> str:

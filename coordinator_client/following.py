@@ -28,6 +28,9 @@ class HistoryLost(Exception):
         self.reason = reason
         super().__init__(f"events behind the position are not available: {reason}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason,)
+
 
 async def follow_events(
     client: "CoordinatorClient", run_id: str | None, session_id: str | None, after: str | None

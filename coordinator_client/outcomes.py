@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Longest time for which one request of `wait` is held.
 HELD_SECONDS = 30.0
+# Seconds that a call under way has beyond the time of `wait`.
+SPARE_SECONDS = 2.0
 
 R = TypeVar("R")
 
@@ -79,6 +81,19 @@ class WaitTimeout(TimeoutError):
 
 
 async def wait_for_completion(client: "CoordinatorClient", run_id: str, seconds: float | None) -> CompletedRun:
+    if seconds is None:
+        return await _completion(client, run_id, None)
+    try:
+        # A client without an answer goes on for its own `patience_seconds`.
+        async with asyncio.timeout(seconds + SPARE_SECONDS):
+            return await _completion(client, run_id, seconds)
+    except WaitTimeout:
+        raise
+    except TimeoutError:
+        raise WaitTimeout(run_id, seconds) from None
+
+
+async def _completion(client: "CoordinatorClient", run_id: str, seconds: float | None) -> CompletedRun:
     deadline = None if seconds is None else monotonic() + seconds
     while True:
         left = HELD_SECONDS if deadline is None else max(0.0, min(HELD_SECONDS, deadline - monotonic()))

@@ -55,7 +55,7 @@ class Portal:
             with self._lock:
                 # Within the lock: a closed loop would never start it.
                 return TaskOnLoop(self._begun(), coroutine)
-        except RuntimeError:
+        except BaseException:
             coroutine.close()
             raise
 
@@ -83,13 +83,27 @@ class Portal:
             raise RuntimeError("the client is closed")
         if self._loop is None:
             begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-            main = _main(begun, self._closing)
-            self._thread = threading.Thread(target=asyncio.run, args=(main,), name="coordinator-client", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_run, args=(begun, self._closing), name="coordinator-client", daemon=True)
+            thread.start()
             self._loop, self._stop = begun.result()
+            self._thread = thread
         if self._thread is threading.current_thread():
             raise RuntimeError("called from the client's own event loop, which would wait for itself")
         return self._loop
+
+
+def _run(
+    begun: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]", closing: Callable[[], Awaitable[None]] | None
+) -> None:
+    main = _main(begun, closing)
+    try:
+        asyncio.run(main)
+    except BaseException as error:
+        main.close()
+        if begun.done():
+            raise
+        # No loop could be made, such as for want of descriptors.
+        begun.set_exception(error)
 
 
 async def _main(

@@ -50,7 +50,11 @@ def result_of_line(line: str) -> Result | None:
 
 
 def checked(fields: Result) -> Result:
-    refuse_larger(len(encode(fields)), MOST_EVENT_BYTES)
+    try:
+        size = len(encode(fields))
+    except Exception as error:  # noqa: BLE001 - such as a RecursionError of what could just be read
+        raise ResultRefused(f"Result cannot be sent: {error}") from None
+    refuse_larger(size, MOST_EVENT_BYTES)
     return fields
 
 

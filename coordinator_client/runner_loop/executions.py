@@ -1,10 +1,12 @@
 import asyncio
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
+from coordinator_client.runner_loop.event_log import log
 from coordinator_client.runner_loop.outbox import Outbox
 from coordinator_client.types import ClaimedRun, NewEvent, Outcome, Report
 
@@ -86,9 +88,8 @@ class DeliveredExecution(ABC):
         self.is_started = True
         delivery = asyncio.create_task(self._deliver())
         try:
-            report = await self._execute()
-            self._outbox.close()
-            if await delivery and report is not None:
+            report = await self._conclusion(delivery)
+            if report is not None:
                 await self._reporter.ended(self.run, report)
         finally:
             self._outbox.refuse()
@@ -96,8 +97,32 @@ class DeliveredExecution(ABC):
             if self._ending is not None:
                 self._ending.cancel()
 
+    async def _conclusion(self, delivery: asyncio.Task[bool]) -> Report | None:
+        """Return the report of the end once every event was accepted.
+
+        An error of our own fails the run: without a report it would be running for ever.
+        """
+        try:
+            report = await self._execute()
+        except Exception as error:  # noqa: BLE001 - reported
+            report = self._report_own(error)
+        self._outbox.close()
+        try:
+            return report if await delivery else None
+        except Exception as error:  # noqa: BLE001 - reported
+            return self._report_own(error)
+
+    def _report_own(self, error: Exception) -> Report:
+        log.error("execution_failed", run_id=self.run["run_id"], exc_info=error)
+        text = "".join(traceback.format_exception_only(error)).strip()
+        return self._report("failed", error=f"[runner] {text}")
+
     async def _deliver(self) -> bool:
-        accepted = await self._prepare_delivery() and await self._outbox.deliver()
+        try:
+            accepted = await self._prepare_delivery() and await self._outbox.deliver()
+        except Exception:
+            self.end(Reason.LOST)
+            raise
         if not accepted:
             self.end(Reason.LOST)
         return accepted

@@ -16,7 +16,7 @@ PREVIOUS_STALE_SECONDS = 40.0
 
 
 class RegistrationRefused(Exception):
-    pass
+    """Raised when the coordinator will never accept this runner, such as for an invalid token."""
 
 
 class Slot(Protocol):

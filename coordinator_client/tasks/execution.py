@@ -70,8 +70,7 @@ class TaskExecution(DeliveredExecution):
             self._call = self._begin(self._task)
             self.has_begun = True
             result = await asyncio.wrap_future(self._call.outcome)
-        except (CannotStart, OSError, RuntimeError) as error:
-            # No thread, process or pipe could be made.
+        except CannotStart as error:
             self.has_begun = False
             self._pause(str(error))
             report = self._report("released")
@@ -90,11 +89,15 @@ class TaskExecution(DeliveredExecution):
     def _begin(self, task: Task[Any]) -> FunctionCall:
         details = {name: value for name, value in self.run.items() if name != "claim_token"}
         parameters = parameters_of(self.run)
-        if task.in_process:
-            return ProcessCall(task, parameters, details, self._tell_from_thread)
-        if task.is_async:
-            return LoopCall(task, parameters, TaskRun(details, self._tell_from_loop), self._user_loop)
-        return ThreadCall(task, parameters, TaskRun(details, self._tell_from_thread))
+        try:
+            if task.in_process:
+                return ProcessCall(task, parameters, details, self._tell_from_thread)
+            if task.is_async:
+                return LoopCall(task, parameters, TaskRun(details, self._tell_from_loop), self._user_loop)
+            return ThreadCall(task, parameters, TaskRun(details, self._tell_from_thread))
+        except (OSError, RuntimeError) as error:
+            # No thread, process or pipe could be made.
+            raise CannotStart(str(error)) from None
 
     async def _conclude(self, result: Result | None) -> Report | None:
         if self._left_out:

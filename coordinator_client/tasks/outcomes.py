@@ -59,12 +59,12 @@ def result_of(value: Any) -> Result | None:
         return None
     try:
         text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+        data = json.loads(text) if len(text) <= MOST_RESULT_BYTES else None
+    except Exception as error:  # noqa: BLE001 - also what the value's own methods raise
         raise TaskFailed(f"The result is no JSON value: {error}") from None
     if len(text) > MOST_RESULT_BYTES:
         raise TaskFailed(f"Result too large: {len(text)} bytes, at most {MOST_RESULT_BYTES}")
     if isinstance(value, str):
         return {"result_text": value, "result_data": None}
-    data = json.loads(text)
     shown = data.get("result_text") if isinstance(data, dict) else None
     return {"result_text": shown if isinstance(shown, str) else None, "result_data": data}

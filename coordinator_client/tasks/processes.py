@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -21,6 +22,10 @@ from coordinator_client.types import Result
 
 # Seconds that a process has to end by itself after its function has.
 EXIT_SECONDS = 2.0
+# Seconds between two looks at whether it lives: processes that it forked keep its pipe open.
+LOOK_SECONDS = 1.0
+# Signals of a terminal, which are for the runner: until its `setsid` a process belongs to the runner's group.
+_OF_TERMINAL = frozenset({signal.SIGINT, signal.SIGHUP})
 
 
 class ProcessCall:
@@ -35,11 +40,16 @@ class ProcessCall:
         self._tell = tell
         self._lock = threading.Lock()
         self._is_killed = False
+        self._is_cancelled = False
+        self._is_listening = False
+        # Sent, not passed as arguments: `start` writes those to a pipe of which it holds both ends, and would wait for
+        # ever for a process that ends before it reads them.
+        self._given = dict(details), parameters
         self._pipe, self._far_end = multiprocessing.Pipe()
         function = task.function
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve,
-            args=(self._far_end, function.__module__, function.__qualname__, dict(details), parameters),
+            args=(self._far_end, function.__module__, function.__qualname__),
             name=f"{task.name} {details['run_id']}",
         )
         # None once it was awaited: another process may have its id then.
@@ -47,8 +57,15 @@ class ProcessCall:
         threading.Thread(target=self._attend, name=self._process.name, daemon=True).start()
 
     def cancel(self) -> None:
-        with self._lock, suppress(OSError):
-            self._pipe.send("cancel")
+        with self._lock:
+            self._is_cancelled = True
+            self._pass_on_cancellation()
+
+    def _pass_on_cancellation(self) -> None:
+        # Not before: the pipe may be full, and the thread of the protocol would wait.
+        if self._is_cancelled and self._is_listening:
+            with suppress(OSError):
+                self._pipe.send("cancel")
 
     def kill(self) -> None:
         with self._lock:
@@ -69,7 +86,13 @@ class ProcessCall:
             with self._lock:
                 if self._is_killed:
                     raise RunCancelled
-                self._process.start()
+                # Its first call unblocks SIGINT.
+                resource_tracker.ensure_running()
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINAL)
+                try:
+                    self._process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 self._living = self._process
         except (OSError, RuntimeError) as error:
             self._pipe.close()
@@ -77,6 +100,7 @@ class ProcessCall:
         finally:
             self._far_end.close()
         try:
+            self._send_run()
             ended = self._read()
             if ended is not None:
                 wait([self._process.sentinel], EXIT_SECONDS)
@@ -97,16 +121,35 @@ class ProcessCall:
                 raise RunCancelled
         raise TaskFailed(f"The process of the function ended {_manner(self._process.exitcode)}")
 
+    def _send_run(self) -> None:
+        """Send what the function gets; wait while the process imports the program."""
+        try:
+            self._pipe.send(self._given)
+        except OSError:
+            # The process has ended.
+            return
+        except RecursionError as error:
+            raise TaskFailed(f"The run cannot be sent to its process: {error}") from None
+
     def _read(self) -> tuple[Any, ...] | None:
         """Pass on events until the function's end, which is returned; None if the process ended without one."""
         while True:
             try:
+                while not self._pipe.poll(LOOK_SECONDS):
+                    if _has_ended(self._process) and not self._pipe.poll():
+                        return None
                 message: tuple[Any, ...] = self._pipe.recv()
             except (EOFError, OSError):
                 return None
-            if message[0] != "event":
-                return message
-            self._tell(*message[1:])
+            match message:
+                case ("listening",):
+                    with self._lock:
+                        self._is_listening = True
+                        self._pass_on_cancellation()
+                case ("event", *event):
+                    self._tell(*event)
+                case _:
+                    return message
 
 
 def _kill(process: SpawnProcess) -> None:
@@ -116,6 +159,14 @@ def _kill(process: SpawnProcess) -> None:
         process.kill()
 
 
+def _has_ended(process: SpawnProcess) -> bool:
+    """Look without awaiting it, which would give its id free."""
+    try:
+        return os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 def _manner(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         with suppress(ValueError):
@@ -123,11 +174,18 @@ def _manner(exit_code: int | None) -> str:
     return f"with exit code {exit_code}"
 
 
-def _serve(pipe: Connection, module: str, name: str, details: Mapping[str, Any], parameters: dict[str, Any]) -> None:
+def _serve(pipe: Connection, module: str, name: str) -> None:
     """Execute the function in the process that was made for it."""
     os.setsid()
     # Ctrl-C is for the runner, which cancels.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _OF_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINAL)
+    try:
+        details, parameters = pipe.recv()
+    except EOFError:
+        # The runner has ended.
+        return
     sending = threading.Lock()
 
     def send(*message: Any) -> None:
@@ -140,6 +198,7 @@ def _serve(pipe: Connection, module: str, name: str, details: Mapping[str, Any],
     run = TaskRun(details, tell)
     continue_trace(run.traceparent)
     threading.Thread(target=_listen, args=(pipe, run), daemon=True).start()
+    send("listening")
     try:
         result = call(_function(module, name), parameters, run)
     except TaskFailed as failed:

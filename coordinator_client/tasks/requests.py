@@ -60,7 +60,8 @@ def task_request(
     demands: AdditionalDemands = {**(options.get("additional_demands") or {})}
     demands["tags"] = [task_tag(task), *map(runner_tag, tags), *(demands.get("tags") or ())]
     options["additional_demands"] = demands
-    return RunRequest(parameters={"prompt": _text(parameters or {})}, agent_name=task, **options)
+    # No agent of a runner can have this name; a plain one could be that of an agent, whose runner the run would demand.
+    return RunRequest(parameters={"prompt": _text(parameters or {})}, agent_name=task_tag(task), **options)
 
 
 def task_tag(task: str) -> str:

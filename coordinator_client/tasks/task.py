@@ -14,7 +14,7 @@ class Task(Generic[R]):
     """Function that a task runner executes; calling it calls the function.
 
     Attributes:
-        name: Name of the task, and agent name of its runs.
+        name: Name of the task.
         function: The function.
         concurrency: Runs at a time in this process; None: those of the runner, shared with its other tasks.
         in_process: True if each run has a process of its own.
@@ -32,20 +32,24 @@ class Task(Generic[R]):
         concurrency: int | None = None,
         in_process: bool = False,
     ) -> None:
+        if isinstance(function, Task):
+            function = function.function
         try:
             inspect.signature(function).bind({}, None)
         except TypeError as error:
             raise TypeError(f"task {name!r} must take the parameters and the run: {error}") from None
-        self.is_async = inspect.iscoroutinefunction(function)
+        is_async = inspect.iscoroutinefunction(function)
         if concurrency is not None and concurrency < 1:
             raise ValueError(f"concurrency of task {name!r} must be at least 1")
-        if in_process and (self.is_async or "<" in function.__qualname__):
+        if in_process and (is_async or "<" in function.__qualname__):
             raise ValueError(f"task {name!r} for processes must be a plain function at the top of a module")
+        # First: it copies the attributes of the function, whatever their names.
+        update_wrapper(self, function)
         self.name = name
         self.function = function
         self.concurrency = concurrency
         self.in_process = in_process
-        update_wrapper(self, function)
+        self.is_async = is_async
 
     def __call__(self, parameters: dict[str, Any], run: TaskRun) -> R:
         return self.function(parameters, run)

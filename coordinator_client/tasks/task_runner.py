@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from coordinator_client.client import CoordinatorClient
@@ -23,6 +23,9 @@ from coordinator_client.tasks.task import Task
 from coordinator_client.types import ClaimedRun
 
 R = TypeVar("R")
+
+# Tags of one registration (PROTOCOL, Runners).
+MOST_TAGS: Final = 64
 
 
 class TaskRunner:
@@ -112,16 +115,21 @@ class TaskRunner:
         are handled: call `drain`.
 
         Raises:
-            ValueError: There is no task, or an address is invalid.
+            ValueError: There is no task, a registration has too many tags, or an address is invalid.
             RegistrationRefused: The coordinator will never accept this runner.
         """
+        asyncio.run(self._serve_until_signalled())
+
+    async def _serve_until_signalled(self) -> None:
+        # Within `run`, which waits at its end for threads of `asyncio.to_thread`: a signal then ends the program.
         with self._signals():
-            asyncio.run(self.serve_async())
+            await self.serve_async()
 
     async def serve_async(self) -> None:
         """Do the same on a running event loop, without signals. Cancelling ends the runs."""
         if not self._tasks:
             raise ValueError("a task runner needs a task: decorate a function with `task`")
+        self._check_tags()
         if self._own_loop is not None:
             raise RuntimeError("the task runner serves already")
         portal = Portal()
@@ -170,6 +178,14 @@ class TaskRunner:
         shared = {name: task for name, task in self._tasks.items() if task.concurrency is None}
         single = [{name: task} for name, task in self._tasks.items() if task.concurrency is not None]
         return [shared, *single] if shared else single
+
+    def _check_tags(self) -> None:
+        tags = max(map(len, self._groups())) + len(self._tags)
+        if tags > MOST_TAGS:
+            raise ValueError(
+                f"tasks without a concurrency of their own and tags of the runner are {tags}, at most {MOST_TAGS}: "
+                "give some tasks a concurrency, or divide them among several task runners"
+            )
 
     def _loop(
         self, tasks: dict[str, Task[Any]], user_loop: asyncio.AbstractEventLoop, client: CoordinatorClient

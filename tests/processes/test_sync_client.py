@@ -3,7 +3,11 @@
 import asyncio
 import gc
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +23,7 @@ from coordinator_client.following import HistoryLost
 from coordinator_client.outcomes import RunFailed, RunStopped, WaitTimeout
 from coordinator_client.requests import RunRequest
 from coordinator_client.sync_client import SyncCoordinatorClient
+from devserver.supervisor import ROOT
 from testkit.cluster import Cluster, Process
 from testkit.waiting import eventually
 from tests.support.coordination import Coordination
@@ -203,6 +208,53 @@ def test_callback_that_calls_its_own_client_is_refused(sync_client: SyncCoordina
     with closing(sync_client.feed(init=True, on_connection=call)) as items:
         next(items)
     assert "own event loop" in told[0]
+
+
+def test_wait_keeps_to_its_time_without_a_coordinator() -> None:
+    """Give up before the patience of the client is at its end."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with (
+            SyncCoordinatorClient(url, patience_seconds=3600) as client,
+            pytest.raises(WaitTimeout, match="within 0 s"),
+        ):
+            client.wait("run_1", seconds=0)
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+from coordinator_client import SyncCoordinatorClient
+client = SyncCoordinatorClient("http://127.0.0.1:9", patience_seconds=0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+taken = []
+try:
+    while True:
+        taken.append(os.dup(0))
+except OSError:
+    pass
+for _ in range(2):
+    try:
+        client.health()
+    except OSError as error:
+        print(error.strerror)
+for descriptor in taken:
+    os.close(descriptor)
+try:
+    client.health()
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_client_without_descriptors_raises_and_recovers(tmp_path: Path) -> None:
+    """Make no event loop while all descriptors of the process are in use; a later call makes one."""
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["Too many open files", "Too many open files", "Unreachable"]
 
 
 INTERRUPTED = """

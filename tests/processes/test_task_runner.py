@@ -78,7 +78,7 @@ def test_functions_complete_and_fail_runs(
     )["run_id"]
     run_id = coordinator.submit(task_request("resize", {"width": 3}, tags=("gpu",)))["run_id"]
     done = coordinator.wait(run_id, seconds=MOST_SECONDS)
-    assert (done.data, done.text, done.run["agent_name"]) == ({"width": 6}, None, "resize")
+    assert (done.data, done.text, done.run["agent_name"]) == ({"width": 6}, None, "task:resize")
     assert lines(coordinator, run_id) == [("assistant", "reading"), ("system", "writing")]
     progress = [event for event in coordinator.follow(run_id) if event["event_type"] == "progress"]
     assert [event["content"] for event in progress] == [[{"type": "text", "text": "50% half", "progress": 0.5}]]
@@ -185,6 +185,26 @@ def test_second_signal_gives_runs_back(
     assert runner.wait() == 0
     assert not is_alive(process)
     eventually(lambda: coordinator.run(run_id)["status"] == "pending", what="the run's return")
+
+
+def test_later_signal_ends_a_program_that_waits_for_its_threads(
+    cluster: Cluster, web: Process, coordinator: SyncCoordinatorClient, tmp_path: Path
+) -> None:
+    """Leave with a coroutine's thread at work, for which Python waits at the end of a loop."""
+    runner = start_task_runner(cluster, web.url, notes=tmp_path / "notes")
+    run_id = coordinator.submit(task_request("threaded", max_attempts=2))["run_id"]
+    pid(coordinator, run_id)
+    runner.terminate()
+    eventually(lambda: "draining" in runner.log(), what="the drain")
+    runner.terminate()
+    eventually(lambda: coordinator.run(run_id)["status"] == "pending", what="the run's return")
+
+    def has_ended() -> bool:
+        runner.terminate()
+        return not runner.alive
+
+    eventually(has_ended, what="the end of the program")
+    assert runner.exit_code == -signal.SIGTERM
 
 
 def test_runners_execute_each_run_once(

@@ -70,6 +70,12 @@ async def blocking(parameters: dict[str, Any], run: TaskRun) -> str:
     return "survived"
 
 
+@runner.task("threaded")
+async def threaded(parameters: dict[str, Any], run: TaskRun) -> None:
+    run.log(f"pid {os.getpid()}")
+    await asyncio.to_thread(time.sleep, 600)
+
+
 @runner.task("computed", in_process=True)
 def computed(parameters: dict[str, Any], run: TaskRun) -> list[int]:
     run.progress(1)

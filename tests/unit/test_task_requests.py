@@ -8,7 +8,7 @@ from typing import Any, cast, get_type_hints
 import pytest
 
 from coordinator_client.requests import RunRequest
-from coordinator_client.tasks import RunCancelled, TaskOptions, TaskRun, TaskRunner, run, task_request
+from coordinator_client.tasks import RunCancelled, Task, TaskOptions, TaskRun, TaskRunner, run, task_request
 from coordinator_client.tasks.outcomes import TaskFailed, call, result_of
 from coordinator_client.tasks.requests import parameters_of, task_of
 from coordinator_client.types import Run
@@ -33,7 +33,7 @@ def test_request_demands_task_and_tags_of_the_runner() -> None:
     )
     assert request == RunRequest(
         parameters={"prompt": '{"width": 3}'},
-        agent_name="resize",
+        agent_name="task:resize",
         additional_demands={"hostname": "h", "tags": ["task:resize", "task-runner:gpu", "x"]},
         priority=5,
     )
@@ -94,7 +94,21 @@ def test_values_are_results() -> None:
     assert result_of([1]) == {"result_text": None, "result_data": [1]}
 
 
-@pytest.mark.parametrize("value", [object(), float("inf"), {1, 2}])
+class Odd(dict[str, int]):
+    """Dictionary that json cannot read."""
+
+    def items(self) -> Any:
+        raise LookupError("no items")
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [object(), float("inf"), {1, 2}, Odd(a=1), nested(100_000)])
 def test_value_that_is_no_json_fails_the_run(value: object) -> None:
     with pytest.raises(TaskFailed, match="no JSON value"):
         result_of(value)
@@ -169,3 +183,32 @@ def test_function_that_cannot_be_a_task_is_refused() -> None:
         runner.task("d")
     with pytest.raises(ValueError, match="needs a task"):
         TaskRunner(URL).serve()
+
+
+def test_task_keeps_its_fields_beside_attributes_of_its_function() -> None:
+    """Decorate twice, and functions that have attributes of the same names."""
+    runner = TaskRunner(URL)
+
+    @runner.task("outer", concurrency=2)
+    @runner.task("inner", concurrency=1)
+    def inner(parameters: dict[str, Any], run: TaskRun) -> int:
+        return int(parameters["x"])
+
+    assert (inner.name, inner.concurrency) == ("outer", 2)
+    assert inner.function is inner.__wrapped__  # type: ignore[attr-defined] # as update_wrapper leaves it
+    assert not isinstance(inner.function, Task)
+
+    def named(parameters: dict[str, Any], run: TaskRun) -> None: ...
+
+    named.name = "other"  # type: ignore[attr-defined] # as some decorators do
+    assert runner.task("named")(named).request().agent_name == "task:named"
+
+
+def test_too_many_tags_are_refused() -> None:
+    """Refuse what no coordinator would accept, before anything is connected."""
+    runner = TaskRunner(URL, tags=("gpu",))
+    for number in range(64):
+        runner.task(f"task {number}")(lambda parameters, run: 1)
+    runner.task("alone", concurrency=1)(lambda parameters, run: 1)
+    with pytest.raises(ValueError, match="are 65, at most 64: give some tasks a concurrency"):
+        runner.serve()
