@@ -46,7 +46,7 @@ class Task(Generic[R]):
         # First: it copies the attributes of the function, whatever their names.
         update_wrapper(self, function)
         self.name = name
-        self.function = function
+        self.function: Callable[[dict[str, Any], TaskRun], R] = function
         self.concurrency = concurrency
         self.in_process = in_process
         self.is_async = is_async
