@@ -11,6 +11,7 @@ from chaos.cluster import ChaosCluster
 from chaos.ledger import Drain, Ledger
 from chaos.schedule import Fault
 from models.schema.sql import sql
+from runtime.processes import wait_until
 from testkit.recorded_events import RECORDED_EVENTS
 from testkit.waiting import eventually
 
@@ -61,18 +62,16 @@ def claims_of_draining_runners(connection: Connection, ledger: Ledger) -> list[s
 
 def _acknowledged(addresses: Iterator[str], method: str, runner_id: str) -> bool:
     """Try one address after the other until one answers 200."""
-    until = time.monotonic() + WITHIN_SECONDS
-    while time.monotonic() < until:
-        body = {"reason": "chaos"} if method == "POST" else None
+    body = {"reason": "chaos"} if method == "POST" else None
+
+    def answers() -> bool:
         try:
             answer = httpx.request(method, f"{next(addresses)}/runners/{runner_id}/drain", timeout=20, json=body)
         except httpx.TransportError:
-            time.sleep(0.5)
-            continue
-        if answer.status_code == 200:
-            return True
-        time.sleep(0.5)
-    return False
+            return False
+        return answer.status_code == 200
+
+    return wait_until(answers, within=WITHIN_SECONDS, every=0.5)
 
 
 def _read(cluster: ChaosCluster, statement: Executable, **values: str) -> Any:

@@ -54,9 +54,9 @@ def bulk_request(settings: Settings, caller: Caller, body: Any) -> DryRun | str:
     action, changes = BulkAction(asked.action), None
     if action is BulkAction.REPLAY:
         changes = replay_changes(settings, asked.changes, ("body", "changes"))
-        if "parameters" in changes:
+        if asked.changes is not None and asked.changes.parameters is not None:
             # No schema of an agent is checked while the chunks are executed.
-            check_parameters(json.loads(changes["parameters"]))
+            check_parameters(asked.changes.parameters)
     if asked.run_ids is not None:
         which = RunSearch(run_ids=tuple(dict.fromkeys(map(storable, asked.run_ids))))
         filter_given = None

@@ -57,8 +57,9 @@ class ParameterChecks:
         tried: list[NewRun] = []
         for item in items:
             tried.append(self.presume(item))
-            # Let other requests go on.
-            await asyncio.sleep(0)
+            if self._presumed(item) is not None:
+                # Let other requests go on after a check.
+                await asyncio.sleep(0)
         outcomes: list[Answer | Unavailable | BadRequest] = [*await write(tried)]
         for _ in range(MOST_CHECKS):
             again: list[int] = []
@@ -81,13 +82,17 @@ class ParameterChecks:
 
     def presume(self, run: NewRun) -> NewRun:
         """Return the run as checked against the schema that its agent had last, if it satisfies that."""
-        if run.agent_name is None or len(run.parameters) > PRESUMED_AT_MOST:
-            return run
-        known = self._last.get(run.agent_name)
-        schema = None if known is None else self._schemas.get(known)
-        if schema is None or not schema.accepts(run.parameters.encode()):
+        known = self._presumed(run)
+        if known is None or not self._schemas[known].accepts(run.parameters.encode()):
             return run
         return replace(run, satisfied_schema=known)
+
+    def _presumed(self, run: NewRun) -> str | None:
+        """Return the hash of the schema to presume, None where nothing is to be checked yet."""
+        if run.agent_name is None or len(run.parameters) > PRESUMED_AT_MOST:
+            return None
+        known = self._last.get(run.agent_name)
+        return known if known in self._schemas else None
 
     async def _checked(self, item: Item, found: SchemaUnchecked) -> Item:
         schema = self._schemas.get(found.schema_hash) or _compiled(found)

@@ -82,7 +82,8 @@ async def replay_run(run_id: str, request: Request, web: Web, caller: Caller) ->
     changes = replay_changes(web.settings, asked.changes, ("body", "changes"))
     hashed = None if key is None else body_hash({"replay_of": run_id, "changes": given.get("changes")})
     trace = traceparent_of(request.scope)
-    prompt_only = "parameters" not in changes or is_prompt(json.loads(changes["parameters"]))
+    parameters = None if asked.changes is None else asked.changes.parameters
+    prompt_only = parameters is None or is_prompt(parameters)
     item = Replay(caller, storable(run_id), new_id("run_"), new_id("ses_"), changes, key, hashed, trace, prompt_only)
     size = len(changes.get("parameters", ""))
     submitted = await web.parameter_checks.submit(item, lambda checked: web.verbs.replay.one(checked, size))

@@ -127,8 +127,7 @@ class RunnerLoop:
         backoff = Backoff()
         while not self._registration.is_leaving:
             self._changed.clear()
-            takes_none = self._draining.is_set() or self._pausing is not None
-            most = 0 if takes_none else max(0, self._options.concurrency - len(self._held))
+            most = 0 if self._takes_none() else max(0, self._options.concurrency - len(self._held))
             if most == 0 and await self._changes_within(FULL_SECONDS):
                 continue
             generation = self._registration.generation
@@ -157,8 +156,7 @@ class RunnerLoop:
                 await asyncio.wait({poll, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
                 self._changed.clear()
-                takes_none = self._draining.is_set() or self._pausing is not None
-                if not poll.done() and (most == 0 or self._woken or takes_none):
+                if not poll.done() and (most == 0 or self._woken or self._takes_none()):
                     return
             answer = await poll
         finally:
@@ -168,6 +166,9 @@ class RunnerLoop:
             self._go_away()
         for run in answer.get("runs", []):
             self._take(run)
+
+    def _takes_none(self) -> bool:
+        return self._draining.is_set() or self._pausing is not None
 
     def _take(self, run: ClaimedRun) -> None:
         """Execute the run as soon as a slot is free; end an earlier claim of the same run first."""

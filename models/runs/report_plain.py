@@ -18,13 +18,14 @@ from models.runs.report import IS_REPORTER, MOVES_TO, Report, Reported, ReportRe
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
 from models.state.event_sql import (
-    RECORDED,
+    TOLD_RECORDED,
     run_failed_frame,
     run_updated_frame,
     session_event_frame,
     session_frame,
 )
 from models.state.plain_locks import locked_versions, read_item_sessions
+from models.state.sessions import SESSION_COLUMNS_OF_S
 
 _MOVED: Final = {name: f"m.{name}" for name in ("run_id", "session_id", "status", "runner_id", "attempt", "error")}
 _RUN_START: Final = session_event_frame(event_type="'run_start'", session_id="m.session_id", moment="m.started_at")
@@ -131,9 +132,7 @@ _REPORT = sql(
             last_sign_at = clock_timestamp()
         FROM moved m
         WHERE s.ctid = m.session_version
-        RETURNING m.place, m.former_status <> s.status OR m.resumed AS changed, s.session_id, s.status, s.created_at,
-            s.project_dir, s.agent_name, s.last_resumed_at, s.parent_session_id, s.executor_session_id,
-            s.executor_profile, s.hostname, s.owner, s.depth
+        RETURNING m.place, m.former_status <> s.status OR m.resumed AS changed, $session
     ), told AS (
         SELECT 1 AS step, m.place, 'run_updated' AS kind, m.session_id, $run_updated AS frame, m.owner, m.run_id,
             CAST(NULL AS text) AS event_type
@@ -150,11 +149,7 @@ _REPORT = sql(
         UNION ALL
         SELECT 3, 2 * m.place + 1, 'run_failed', m.session_id, $run_failed, m.owner, m.run_id, NULL
         FROM moved m WHERE m.status = $FAILED
-    ), new_events AS (
-        SELECT row_number() OVER (ORDER BY t.step, t.place) AS place, t.kind, t.session_id, t.frame, t.owner, t.run_id,
-            t.event_type
-        FROM told t
-    ), $recorded
+    ), $told_recorded
     SELECT place, run_id, session_id, status, frees,
         CASE WHEN starts THEN CAST(extract(epoch FROM started_at - delivered_at) AS float) END AS started_after,
         CAST(extract(epoch FROM completed_at - started_at) AS float) AS lasted
@@ -168,7 +163,8 @@ _REPORT = sql(
     run_start=_RUN_START,
     run_completed=_RUN_COMPLETED,
     run_failed=run_failed_frame(run_id="m.run_id", session_id="m.session_id", error="m.error"),
-    recorded=RECORDED,
+    told_recorded=TOLD_RECORDED,
+    session=SESSION_COLUMNS_OF_S,
     its_session=read_item_sessions("status, runner_id, registration, parent_session_id"),
     locked_versions=locked_versions("SELECT run_id FROM candidate UNION ALL SELECT next_run FROM candidate"),
 )

@@ -16,8 +16,9 @@ from models.core.statuses import RunStatus, StopCause
 from models.runs.stop import STOP_REQUESTED, Stopped, StopResult, StopRun, StopSession
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
-from models.state.event_sql import RECORDED, run_updated_frame, session_frame
+from models.state.event_sql import TOLD_RECORDED, run_updated_frame, session_frame
 from models.state.plain_locks import locked_versions, read_item_sessions
+from models.state.sessions import SESSION_COLUMNS_OF_S
 
 _MOVED: Final = {name: f"m.{name}" for name in ("run_id", "session_id", "status", "runner_id", "attempt", "error")}
 
@@ -72,9 +73,7 @@ _TEMPLATE: Final = """
         UPDATE sessions s SET status = $STOPPING
         FROM moved m
         WHERE s.ctid = m.session_version
-        RETURNING m.place, m.former_status <> s.status AS changed, s.session_id, s.status, s.created_at,
-            s.project_dir, s.agent_name, s.last_resumed_at, s.parent_session_id, s.executor_session_id,
-            s.executor_profile, s.hostname, s.owner, s.depth
+        RETURNING m.place, m.former_status <> s.status AS changed, $session
     ), told AS (
         SELECT 1 AS step, m.place, 'run_updated' AS kind, m.session_id, $run_updated AS frame, m.owner, m.run_id,
             CAST(NULL AS text) AS event_type
@@ -82,11 +81,7 @@ _TEMPLATE: Final = """
         UNION ALL
         SELECT 2, u.place, 'session_updated', u.session_id, $session_updated, u.owner, NULL, NULL
         FROM updated u WHERE u.changed
-    ), new_events AS (
-        SELECT row_number() OVER (ORDER BY t.step, t.place) AS place, t.kind, t.session_id, t.frame, t.owner, t.run_id,
-            t.event_type
-        FROM told t
-    ), $recorded
+    ), $told_recorded
     SELECT m.place, m.session_id, m.run_id, m.runner_id,
         ARRAY(SELECT DISTINCT w.instance FROM waiting_polls w WHERE w.runner_id = m.runner_id) AS parked_at
     FROM moved m
@@ -101,7 +96,8 @@ def _statement(key: str, which: str = "") -> TextClause:
         cause=StopCause.STOP.value,
         run_updated=run_updated_frame(**_MOVED, reason=f"'{STOP_REQUESTED}'"),
         session_updated=session_frame("u"),
-        recorded=RECORDED,
+        told_recorded=TOLD_RECORDED,
+        session=SESSION_COLUMNS_OF_S,
         its_session=read_item_sessions("status, owner"),
         locked_versions=locked_versions("SELECT run_id FROM candidate"),
     )

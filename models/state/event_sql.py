@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
+from models.schema.sql import sql
 from models.state.events_outbox import EVENT_FIELDS
 from models.state.sessions import Session
 
@@ -23,6 +24,15 @@ RECORDED: Final = """recorded AS (
             SELECT nextval('events_id_seq') AS id, n.* FROM (SELECT * FROM new_events ORDER BY place) n
         ) e HAVING count(*) > 0
     )"""
+# The same for the rows of a CTE ``told``, in the order of its column step, then of place.
+TOLD_RECORDED: Final = sql(
+    """new_events AS (
+        SELECT row_number() OVER (ORDER BY t.step, t.place) AS place, t.kind, t.session_id, t.frame, t.owner, t.run_id,
+            t.event_type
+        FROM told t
+    ), $recorded""",
+    recorded=RECORDED,
+).text
 
 
 def json_text(members: Mapping[str, str]) -> str:
