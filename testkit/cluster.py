@@ -179,7 +179,7 @@ class Cluster:
             return not process.alive or condition()
 
         try:
-            eventually(done, START_SECONDS, every=0.02, what=f"{process.name}: {what}")
+            eventually(done, START_SECONDS, what=f"{process.name}: {what}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{process.log()[-4000:]}") from None
         if not process.alive:

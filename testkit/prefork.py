@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
+from testkit.waiting import pause_after
+
 _ROOT = Path(__file__).parents[1]
 # Without runner, up and watch: how these start, and what their command lines show, is under test.
 _COMMANDS = (
@@ -55,11 +57,12 @@ class Fork:
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
-        end = None if timeout is None else time.monotonic() + timeout
+        begin = time.monotonic()
         while (code := self.poll()) is None:
-            if end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            time.sleep(0.01)
+            waited = time.monotonic() - begin
+            if timeout is not None and waited > timeout:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(pause_after(waited))
         return code
 
     def send_signal(self, number: int) -> None:

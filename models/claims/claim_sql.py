@@ -5,7 +5,9 @@ from models.schema.sql import sql
 from models.state.event_sql import RECORDED, run_updated_frame
 from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R
 
-# Probe the index once per scan range, so that runs which these runners may not take cost nothing.
+# Probe the index once per scan range, so that runs which these runners may not take cost nothing. The number of runs
+# stands in a subquery: with a known one behind a backlog, a plan for it would seem cheaper than the kept plan, and the
+# statement would be planned at each execution.
 CANDIDATES: Final = """
     SELECT c.run_id, c.profile_id, c.priority, c.not_for
     FROM unnest((SELECT CAST(:profiles AS bigint[])), CAST(:lows AS smallint[]), CAST(:highs AS smallint[]),
@@ -14,15 +16,15 @@ CANDIDATES: Final = """
         (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
          WHERE p.floor IS NULL AND r.profile_id = p.profile_id AND r.priority BETWEEN p.low AND p.high
            AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
-         ORDER BY r.priority DESC, r.run_id LIMIT :most)
+         ORDER BY r.priority DESC, r.run_id LIMIT (SELECT CAST(:most AS bigint)))
         UNION ALL
         -- priority as an equality, so that the index scan begins at the floor
         (SELECT r.run_id, r.profile_id, r.priority, r.not_for FROM runs r
          WHERE r.profile_id = p.profile_id AND r.priority = p.low AND r.run_id >= p.floor
            AND r.status = $PENDING AND r.ready AND NOT r.run_id = ANY(CAST(:passed AS text[]))
-         ORDER BY r.run_id LIMIT :most)
+         ORDER BY r.run_id LIMIT (SELECT CAST(:most AS bigint)))
     ) c
-    ORDER BY c.priority DESC, c.run_id LIMIT :most
+    ORDER BY c.priority DESC, c.run_id LIMIT (SELECT CAST(:most AS bigint))
 """
 
 TAKEN_RUN: Final = names_of("t", RUN_COLUMNS)

@@ -12,7 +12,7 @@ from models.runs.submission import demands_of_run
 from tests.plans import test_claim_plan
 from tests.plans.test_claim_plan import BLOCKED, BURSTS, MINE, WAYS, looking
 from tests.support.db_verbs import start_submission
-from tests.support.query_plans import Plan, explain
+from tests.support.query_plans import LARGE, Plan, explain, numbers_of_plans
 
 FILL = test_claim_plan.FILL
 
@@ -81,6 +81,17 @@ def test_plain_polls_read_their_own_rows_only(conn: Connection, case: str, way: 
     assert found.touched("runs") <= 2 * 10 + 2
     assert found.touched("waiting_polls") <= 3 * 2
     assert conn.execute(text("SELECT count(*) FROM runs WHERE claim_token LIKE 'new token%'")).scalar_one() == 2
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_plain_polls_keep_their_plan_behind_a_backlog(conn: Connection, case: str) -> None:
+    """Planning takes longer than execution: Postgres plans five times, then keeps a plan that seems to cost no more."""
+    statement, more = PLAIN[case]
+    conn.execute(text(_USUAL))
+    conn.execute(text(LARGE))
+    values = polling([BLOCKED], 1, parked="parked" in case) | more
+
+    assert numbers_of_plans(conn, statement, values, 8) == (5, 3)
 
 
 @WAYS

@@ -7,10 +7,15 @@ from itertools import count
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, TextClause, event, text
+from sqlalchemy import ClauseElement, Connection, Row, TextClause, event, text
 
 _NAMES = re.compile(r"(?<!:):([a-z_][a-z_0-9]*)")
 _numbers = count()
+# Let the planner expect 50 times as many rows as the tables have.
+LARGE = """
+UPDATE pg_class SET reltuples = 50 * reltuples
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i') AND reltuples > 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,35 @@ def _prepared(conn: Connection, sql: str, values: Sequence[Any]) -> Plan:
         row = cursor.fetchone()
     assert row is not None
     return Plan(row[0][0]["Plan"])
+
+
+def prepare(
+    conn: Connection, statement: ClauseElement, values: Mapping[str, Any]
+) -> tuple[psycopg.ClientCursor[Any], str]:
+    """Prepare a statement; return a cursor, and the command that executes it with these values."""
+    compiled = str(statement.compile(dialect=conn.dialect))
+    names: list[str] = []
+    prepared = re.sub(r"%\((\w+)\)s", lambda match: f"${_place(names, match[1])}", compiled).replace("%%", "%")
+    name = f"plan_{next(_numbers)}"
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    cursor = psycopg.ClientCursor(driver)
+    cursor.execute(f"PREPARE {name} AS {prepared}".encode())
+    return cursor, f"EXECUTE {name} ({', '.join(cursor.mogrify('%s', [values[key]]) for key in names)})"
+
+
+def numbers_of_plans(conn: Connection, statement: ClauseElement, values: Mapping[str, Any], times: int) -> Row[Any]:
+    """Execute a prepared statement so many times, each undone; return how often it was planned anew (`custom_plans`),
+    and how often by a kept plan (`generic_plans`).
+    """
+    cursor, command = prepare(conn, statement, values)
+    for _ in range(times):
+        cursor.execute("SAVEPOINT executed")
+        cursor.execute(command.encode())
+        cursor.execute("ROLLBACK TO executed")
+    cursor.close()
+    numbers = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name = :name"
+    return conn.execute(text(numbers), {"name": command.split()[1]}).one()
 
 
 def _place(names: list[str], name: str) -> int:

@@ -169,9 +169,10 @@ def test_time_is_linear_in_size_of_hostile_body(unit: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_memory_is_linear_in_size_of_hostile_body(unit: str) -> None:
+def test_memory_is_linear_in_size_of_hostile_body(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser sets 12 bytes aside for each byte of a body; MAX_VALUES bounds the objects made of it."""
-    raw = UNITS[unit](150_000)
+    monkeypatch.setattr(lenient, "MAX_VALUES", 10_000)
+    raw = UNITS[unit](40_000)
     tracemalloc.start()
     try:
         parsed(raw)
@@ -181,7 +182,7 @@ def test_memory_is_linear_in_size_of_hostile_body(unit: str) -> None:
     assert peak <= 15 * len(raw) + 200 * lenient.MAX_VALUES + 50 * json_scan.CHUNK
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from([b"[", b"]", b"{", b"}", b'"', b"\\", b",", b'"a":', b"1"]), min_size=1, max_size=12))
 def test_memory_is_linear_for_any_repeated_pattern(pattern: list[bytes]) -> None:
     raw = event(b"[" + b"".join(pattern) * (50_000 // len(pattern)) + b"]")
