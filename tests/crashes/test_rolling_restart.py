@@ -41,13 +41,24 @@ def start_up(scratch: Path) -> Iterator[StartUp]:
         up.end()
 
 
-def test_deploy_replaces_each_replica_at_its_address(start_up: StartUp) -> None:
-    """Replace them in order, report each step to the caller, and exit with code 0."""
-    up = start_up("--web", "2", "--workers", "1", "--no-runner")
+@pytest.fixture(scope="module")
+def shared_up(scratch: Path) -> Iterator[Up]:
+    """Start one for the tests that leave it serving the code of this checkout."""
+    data_dir = new_directory(scratch, "shared-up")
+    options = ("--web", "2", "--workers", "1", "--no-runner")
+    up = Up(data_dir, own_ports(2), *options, PYTHONPATH=str(data_dir), **QUICK)
     up.line("ready:")
+    yield up
+    up.end()
+
+
+def test_deploy_replaces_each_replica_at_its_address(shared_up: Up) -> None:
+    """Replace them in order, report each step to the caller, and exit with code 0."""
+    up = shared_up
     former = {name: up.running(name) for name in ("web-1", "web-2", "worker-1", "postgres", "redis")}
     (up.data_dir / HOOK).write_text(NOTED.format(path=str(up.data_dir / "started")))
     deployed = up.rolling_deploy()
+    (up.data_dir / HOOK).unlink()
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     said = [line for line in deployed.stdout.splitlines() if "replaced: process" in line]
     assert [line.split()[0] for line in said] == ["web-1", "web-2", "worker-1"]
@@ -61,10 +72,9 @@ def test_deploy_replaces_each_replica_at_its_address(start_up: StartUp) -> None:
     assert up.pid_files() == set(former)
 
 
-def test_new_code_that_does_not_start_replaces_nothing(start_up: StartUp) -> None:
+def test_new_code_that_does_not_start_replaces_nothing(shared_up: Up) -> None:
     """Report the reason and exit with code 1; the former process serves on, and a later deploy may succeed."""
-    up = start_up(*SMALL)
-    up.line("ready:")
+    up = shared_up
     former = up.running("web-1").pid
     (up.data_dir / HOOK).write_text(BROKEN)
     deployed = up.rolling_deploy()

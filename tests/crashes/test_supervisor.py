@@ -44,13 +44,22 @@ def start_up(data_dir: Path) -> Iterator[StartUp]:
         up.end()
 
 
+@pytest.fixture(scope="module")
+def shared_up(scratch: Path) -> Iterator[Up]:
+    """Start one for the tests that leave it serving: two replicas, a worker, a runner and both servers."""
+    up = Up(new_directory(scratch, "shared-up"), own_ports(2), "--web", "2", "--workers", "1")
+    up.line("ready:")
+    yield up
+    up.end()
+
+
 def gone(processes: list[psutil.Process]) -> bool:
     return not any(map(is_alive, processes))
 
 
 def test_up_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
-    """Start two replicas, two workers, a runner and both servers, with pid files; all are gone after
-    SIGTERM.
+    """Start two replicas, two workers, a runner and both servers, with pid files; a run that is submitted to one replica
+    is completed on the other; all are gone after SIGTERM.
     """
     up = start_up()
     assert up.line("ready:") == f"ready: http://127.0.0.1:{up.port} http://127.0.0.1:{up.port + 1}"
@@ -60,6 +69,8 @@ def test_up_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
     assert {path.stem for path in (up.data_dir / "logs").glob("*.log")} >= names
     members = up.family()
     assert len(members) > len(names)
+    run_id = submit(up.urls[0], "hello")
+    eventually(lambda: status(up.urls[1], run_id) == "completed", 60, what="the completed run")
     up.signal(signal.SIGTERM)
     assert up.wait(30) == 0
     assert gone(members)
@@ -105,9 +116,9 @@ def test_ctrl_c_while_postgres_does_not_come_up_leaves_nothing_behind(start_up: 
     assert gone([server])
 
 
-def test_dead_replica_is_restarted_and_its_address_stays_open(start_up: StartUp) -> None:
+def test_dead_replica_is_restarted_and_its_address_stays_open(shared_up: Up) -> None:
     """Connections made in between wait instead of being refused: the supervisor owns the socket."""
-    up = start_up("--web", "2", "--workers", "1", "--no-runner")
+    up = shared_up
     url = up.urls[0]
     former = up.running("web-1")
     other = up.running("web-2").pid
@@ -118,19 +129,18 @@ def test_dead_replica_is_restarted_and_its_address_stays_open(start_up: StartUp)
     assert up.running("web-2").pid == other
 
 
-def test_worker_that_keeps_dying_is_restarted_with_backoff(start_up: StartUp) -> None:
+def test_worker_that_keeps_dying_is_restarted_with_backoff(shared_up: Up) -> None:
     """A broken process does not use up the machine, and each restart is logged."""
-    up = start_up(*SMALL)
-    up.line("ready:")
+    up = shared_up
     for delay in ("0.5", "1", "2"):
         said = len(up.lines)
         up.running("worker-1").kill()
         assert up.line("worker-1   ended", said).partition("again in ")[2].startswith(f"{delay} s")
 
 
-def test_dead_embedded_servers_restart_at_their_addresses(start_up: StartUp) -> None:
+def test_dead_embedded_servers_restart_at_their_addresses(shared_up: Up) -> None:
     """Replicas and workers keep their URLs and reconnect by themselves."""
-    up = start_up(*SMALL)
+    up = shared_up
     url, pids = up.urls[0], {name: up.running(name).pid for name in ("web-1", "worker-1")}
     for name in ("postgres", "redis"):
         former = up.running(name)
@@ -192,12 +202,11 @@ def test_removed_data_directory_ends_up(start_up: StartUp, data_dir: Path) -> No
     assert gone(members)
 
 
-def test_second_up_on_the_same_data_is_refused(start_up: StartUp) -> None:
+def test_second_up_on_the_same_data_is_refused(shared_up: Up) -> None:
     """Name the first one, which serves on untouched."""
-    up = start_up(*SMALL)
-    up.line("ready:")
-    members = up.family()
-    second = start_up(*SMALL)
+    up = shared_up
+    members = [up.running(name) for name in up.pid_files()]
+    second = Up(up.data_dir, own_ports(2), *SMALL)
     assert second.wait(30) == 1
     assert f"another `coordinator up` (process {up.pid}) already serves" in second.errors[-1]
     assert answers(up.urls[0])
@@ -312,14 +321,6 @@ def status(url: str, run_id: str) -> str:
     return str(httpx.get(f"{url}/runs/{run_id}", timeout=30).json()["status"])
 
 
-def test_demo_runner_completes_run(start_up: StartUp) -> None:
-    """Submit to one replica and see it completed on the other."""
-    up = start_up()
-    first, second = up.urls
-    run_id = submit(first, "hello")
-    eventually(lambda: status(second, run_id) == "completed", 60, what="the completed run")
-
-
 def test_runs_survive_a_restart_of_up(start_up: StartUp) -> None:
     """Every run answered with 201 is still stored."""
     up = start_up(*SMALL)
@@ -337,9 +338,9 @@ def running_commands(up: Up) -> list[psutil.Process]:
     return eventually(lambda: up.running("runner-1").children(recursive=True), what="its process")
 
 
-def test_commands_of_a_killed_runner_end(start_up: StartUp) -> None:
+def test_commands_of_a_killed_runner_end(shared_up: Up) -> None:
     """A next attempt must not run beside the former process (on Linux, where orphans become the supervisor's)."""
-    up = start_up("--web", "1", "--workers", "1")
+    up = shared_up
     commands = running_commands(up)
     up.running("runner-1").kill()
     eventually(lambda: gone(commands), what="the end of the command")
