@@ -16,6 +16,13 @@ ITS_TESTS = [
     "tests/integration/test_http_runs.py",
     "tests/integration/test_cluster_support.py",
 ]
+# Leave out the cases of refused input, which reach no table.
+READING_OR_WRITING = "not ({})".format(
+    " or ".join(
+        ("refused", "whatever_a_filter_holds", "422", "characters", "no_database_keeps", "limit_is", "wait_is_at_most")
+        + ("cursor_that_is", "unknown_run", "at_most_1000", "empty_cursor", "does_not_come_up")
+    )
+)
 
 
 @pytest.fixture
@@ -27,7 +34,8 @@ def release(scratch: Path) -> PreviousRelease:
 @pytest.mark.timeout(600)
 def test_tests_of_the_last_release_pass_on_our_schema(release: PreviousRelease) -> None:
     """Run its code and tests on databases made by our `coordinator migrate`."""
-    done = release.run("pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *ITS_TESTS, within=570)
+    options = ("-q", "-n", "2", "-p", "no:cacheprovider", "-k", READING_OR_WRITING)
+    done = release.run("pytest", *options, *ITS_TESTS, within=570)
     last = done.stdout.strip().rpartition("\n")[2]
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -96,7 +96,7 @@ class Traffic:
         work: float = 0.05,
         poll_seconds: float = 5.0,
         keyed: bool = True,
-        pace: float = 0.02,
+        pace: float = 0.05,
         readers: int = 0,
         idle: int = 0,
     ) -> None:
