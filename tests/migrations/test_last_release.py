@@ -17,12 +17,11 @@ ITS_TESTS = [
     "tests/integration/test_cluster_support.py",
 ]
 # Leave out the cases of refused input, which reach no table.
-READING_OR_WRITING = "not ({})".format(
-    " or ".join(
-        ("refused", "whatever_a_filter_holds", "422", "characters", "no_database_keeps", "limit_is", "wait_is_at_most")
-        + ("cursor_that_is", "unknown_run", "at_most_1000", "empty_cursor", "does_not_come_up")
-    )
+REFUSED_INPUT = (
+    *("refused", "whatever_a_filter_holds", "422", "characters", "no_database_keeps", "limit_is", "wait_is_at_most"),
+    *("cursor_that_is", "unknown_run", "at_most_1000", "empty_cursor", "does_not_come_up"),
 )
+READING_OR_WRITING = f"not ({' or '.join(REFUSED_INPUT)})"
 
 
 @pytest.fixture
