@@ -181,7 +181,7 @@ def _sources(source: Path, not_source: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of this file, which is made, against other processes. Raises CannotBuild where that is not possible."""
+    """Hold the lock of this file against other processes; make it. Raises CannotBuild where that is not possible."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("w") as lock:

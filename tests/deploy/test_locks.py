@@ -1,5 +1,6 @@
 """Check the parts of the lock that the image and scripts/up install: as tested, complete and hashed."""
 
+import json
 import re
 from collections import deque
 from importlib.metadata import requires
@@ -95,3 +96,18 @@ def test_part_of_lock_names_no_index_host_or_path(name: str) -> None:
     """Any mirror may serve it, like the whole lock."""
     lines = [line for line in (LOCKS / name).read_text().splitlines() if not line.strip().startswith("--hash=sha256:")]
     assert [line for line in lines if re.search(r"https?:|file:|(^|\s)-{1,2}[a-z]| @ |/", line)] == []
+
+
+def test_lock_of_typescript_client_is_a_part_of_that_of_the_console() -> None:
+    """Build the client with the console's packages: the same versions and hashes, from any registry."""
+    whole, part = (
+        json.loads((ROOT / name / "package-lock.json").read_text()) for name in ("console", "clients/typescript")
+    )
+    described = json.loads((ROOT / "clients" / "typescript" / "package.json").read_text())
+    kinds = ("dependencies", "devDependencies")
+    assert [part["packages"].pop("")[kind] for kind in kinds] == [described[kind] for kind in kinds]
+    facts = ("version", "integrity", "dependencies", "optionalDependencies")
+    for path, entry in part["packages"].items():
+        assert [entry.get(fact) for fact in facts] == [whole["packages"][path].get(fact) for fact in facts], path
+        assert "resolved" not in entry, path
+    assert {f"node_modules/{name}" for kind in kinds for name in described[kind]} <= set(part["packages"])

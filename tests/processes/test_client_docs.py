@@ -1,4 +1,4 @@
-"""Run every Python example of docs/clients.md, in order, against a real coordinator."""
+"""Run every Python and TypeScript example of docs/clients.md, in order, against a real coordinator."""
 
 import ast
 import contextlib
@@ -13,9 +13,11 @@ from devserver.supervisor import ROOT
 from testkit.cluster import Cluster
 from tests.support.coordination import Coordination
 from tests.support.task_runners import start_program
+from tests.support.typescript_client import run_program
 
 PAGE = ROOT / "docs" / "clients.md"
 BLOCK = re.compile(r'^```python(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)^```$', re.MULTILINE | re.DOTALL)
+TYPESCRIPT = re.compile(r"^```typescript\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
@@ -50,3 +52,15 @@ def test_examples_of_the_page_run(cluster: Cluster, tmp_path: Path) -> None:
     assert lines[lines.index("{'width': 320}") :][:3] == ["{'width': 320}", "[285, 332833500]", "Hello Ada"]
     assert any(line.split()[1:2] == ["session_created"] for line in lines)
     assert lines[-1] == "completed"
+
+
+def test_typescript_examples_of_the_page_run(cluster: Cluster, tmp_path: Path) -> None:
+    """Compile them as one program of a package that has the client installed."""
+    url = cluster.start_web().url
+    cluster.start_worker()
+    Coordination(cluster, url).start_runner("--name", "demo", "--", sys.executable, "-m", "runner.demo")
+    lines = run_program(tmp_path, ADDRESS.sub(url, "\n".join(TYPESCRIPT.findall(PAGE.read_text())))).splitlines()
+    assert lines[0].startswith("You said: count the comets {")
+    assert "assistant thinking it over" in lines
+    assert any(line.split()[1:2] == ["session_created"] for line in lines)
+    assert lines[-2:] == ["404 Session not found", "It is completed"]

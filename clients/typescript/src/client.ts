@@ -53,6 +53,7 @@ interface Sending extends CallOptions {
   expects?: readonly string[];
   /** Time that the request asks the coordinator to wait. */
   waitSeconds?: number | undefined;
+  isOnce?: boolean;
 }
 
 /**
@@ -70,7 +71,10 @@ interface Sending extends CallOptions {
  * const done = await coordinator.wait(run_id);
  */
 export class CoordinatorClient {
-  /** Every call of the HTTP API, typed by its OpenAPI document, with the same repeats and errors as those below. */
+  /**
+   * Every call of the HTTP API, typed by its OpenAPI document, with the errors of those below. A POST or PATCH without
+   * an `Idempotency-Key` is repeated only if it has not arrived.
+   */
   readonly api: Client<paths>;
   private readonly transport: Transport;
   private readonly patience: number;
@@ -83,7 +87,10 @@ export class CoordinatorClient {
     this.answerSeconds = options.answerSeconds ?? 40;
     const trace = options.traceparent ?? inheritedTraceparent() ?? "";
     this.traceHeaders = TRACEPARENT.test(trace) ? { traceparent: trace } : {};
-    this.api = createClient<paths>({ baseUrl: ORIGIN, fetch: (request) => this.send(request, {}) });
+    this.api = createClient<paths>({
+      baseUrl: ORIGIN,
+      fetch: (request) => this.send(request, { isOnce: ["POST", "PATCH"].includes(request.method) && !hasKey(request) }),
+    });
   }
 
   /**
@@ -214,7 +221,8 @@ export class CoordinatorClient {
   }
 
   /** Send with growing pauses until `patienceSeconds` are over or the failure cannot pass. */
-  private async send(request: Request, { signal = request.signal, waitSeconds = 0, expects = [] }: Sending) {
+  private async send(request: Request, sending: Sending): Promise<Response> {
+    const { signal = request.signal, waitSeconds = 0, expects = [], isOnce = false } = sending;
     const { method, headers } = request;
     const path = request.url.slice(ORIGIN.length);
     const body = (await request.text()) || undefined;
@@ -224,9 +232,9 @@ export class CoordinatorClient {
     for (;;) {
       let pause: number;
       try {
-        return await this.transport.call({ method, path, headers, body, seconds, expects, signal });
+        return await this.transport.call({ method, path, headers, body, seconds, expects, isOnce, signal });
       } catch (error) {
-        if (!(error instanceof CallFailed && error.isTransient)) {
+        if (!(error instanceof CallFailed && error.isTransient) || (isOnce && error.requestId !== null)) {
           throw error;
         }
         pause = backoff.pause(error.retryAfter);
@@ -237,6 +245,10 @@ export class CoordinatorClient {
       await sleep(pause, signal);
     }
   }
+}
+
+function hasKey(request: Request): boolean {
+  return request.headers.has("Idempotency-Key");
 }
 
 /** Return what a call answered; errors of it were thrown. */

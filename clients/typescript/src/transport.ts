@@ -14,6 +14,8 @@ export interface Call {
   seconds: number;
   /** Fields of which a success holds at least one. */
   expects: readonly string[];
+  /** It must not arrive twice: it is tried again only where it has not arrived. */
+  isOnce: boolean;
   signal?: AbortSignal | undefined;
 }
 
@@ -25,7 +27,7 @@ NOT_CONNECTED.add("UND_ERR_CONNECT_TIMEOUT");
 
 /**
  * Sender of calls: first to the address that answered last, then to the others in turn. A call may therefore arrive
- * twice: everything sent through here must be harmless to repeat.
+ * twice, unless it says that it must not.
  */
 export class Transport {
   readonly urls: readonly string[];
@@ -73,7 +75,7 @@ export class Transport {
       } catch (error) {
         call.signal?.throwIfAborted();
         if (error instanceof Refused) {
-          if (error.status < 500) {
+          if (error.status < 500 || call.isOnce) {
             this.current = at;
             throw error;
           }
@@ -84,6 +86,9 @@ export class Transport {
         mayHaveArrived ||= !NOT_CONNECTED.has(codeOf(error));
         if (error instanceof NotACoordinator) {
           foreign.push(error);
+        }
+        if (call.isOnce && mayHaveArrived) {
+          break;
         }
       }
     }
@@ -135,7 +140,7 @@ export class Transport {
         if (limit.isLate) {
           throw new Error("no answer in time");
         }
-        if (isRepeat || !BROKEN.has(codeOf(error))) {
+        if (isRepeat || call.isOnce || !BROKEN.has(codeOf(error))) {
           throw error;
         }
       } finally {
