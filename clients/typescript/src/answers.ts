@@ -45,7 +45,7 @@ export function accept(response: Response, text: string, expects: readonly strin
     }
     return;
   }
-  const detail = isObject(content) ? content["detail"] : undefined;
+  const detail = isObject(content) ? content.detail : undefined;
   if (response.status < 400 || !(isNamed || (detail && detail !== "Not Found"))) {
     throw foreign();
   }

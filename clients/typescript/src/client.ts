@@ -264,5 +264,5 @@ function bodyOf({ type = "start_session", not_before, ...rest }: RunRequest): Sc
 /** Return the trace of the job that started this program, as the runner passes it on. */
 function inheritedTraceparent(): string | undefined {
   const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
-  return process?.env?.["TRACEPARENT"];
+  return process?.env?.TRACEPARENT;
 }

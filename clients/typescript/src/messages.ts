@@ -21,7 +21,7 @@ export async function* linesOf(
     const before = unfinished.get(role) ?? "";
     unfinished.delete(role);
     const line = before && text.startsWith("\r") ? text.slice(1) : before + text;
-    if (blocksOf(event).some((block) => block["partial"] === true)) {
+    if (blocksOf(event).some((block) => block.partial === true)) {
       unfinished.set(role, line);
     } else {
       yield [role, line];
@@ -36,7 +36,7 @@ export function textOf(event: Pick<Message, "content">): string {
     return event.content;
   }
   const blocks = blocksOf(event).filter((block) => "text" in block);
-  return blocks.map((block) => String(block["text"])).join("\n");
+  return blocks.map((block) => String(block.text)).join("\n");
 }
 
 function blocksOf({ content }: Pick<Message, "content">): Record<string, unknown>[] {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type CallFailed, CoordinatorClient, Refused, RunFailed, RunStopped, Unreachable, WaitTimeout } from "coordinator-client";
-import { client, closedAddress, collect, pass, prompt, serve, URL } from "./support.js";
+import { client, closedAddress, collect, pass, prompt, serve, ADDRESS } from "./support.js";
 
 test("a run is submitted, and waited for until its result is there", async () => {
   const coordinator = client();
@@ -72,7 +72,7 @@ test("an error answer has the problem of the coordinator", async () => {
     return error.message.includes("body.priority: ");
   });
   for (const odd of ["..", "", "a/b?c#d", "\u0000"]) {
-    await assert.rejects(client(URL, 0).session(odd), (error: CallFailed) => error instanceof Refused || error instanceof Unreachable);
+    await assert.rejects(client(ADDRESS, 0).session(odd), (error: CallFailed) => error instanceof Refused || error instanceof Unreachable);
   }
 });
 
@@ -80,7 +80,7 @@ test("a call goes on at the next address, and an answer of something in between 
   const page = "<html><style>p {}</style><p>Please sign in</p></html>";
   const answers: Record<string, (write: (status: number, headers: Record<string, string>) => void) => void> = {
     page: (write) => write(200, { "Content-Type": "text/html" }),
-    redirect: (write) => write(302, { Location: `${URL}/health` }),
+    redirect: (write) => write(302, { Location: `${ADDRESS}/health` }),
     "not found": (write) => write(404, {}),
     "too large": (write) => write(413, {}),
     "bad gateway": (write) => write(502, { "Retry-After": "7" }),
@@ -97,10 +97,10 @@ test("a call goes on at the next address, and an answer of something in between 
       assert.deepEqual(facts, [name !== "too large", name === "too large", name === "bad gateway" ? 7 : null]);
       return error.requestId !== null;
     });
-    assert.ok((await client([url, URL], 0).sessions()).feed_cursor);
+    assert.ok((await client([url, ADDRESS], 0).sessions()).feed_cursor);
   }
   const closed = await closedAddress();
-  assert.ok((await client([closed, URL], 0).sessions()).feed_cursor);
+  assert.ok((await client([closed, ADDRESS], 0).sessions()).feed_cursor);
   await assert.rejects(client(closed, 0).sessions(), (error: Unreachable) => {
     assert.match(error.causes[closed] ?? "", /ECONNREFUSED/);
     return error.requestId === null && error.isTransient;

@@ -96,8 +96,8 @@ test("a connection that is silent is replaced, and what it had not finished come
   const items = client(url).feed({ after: "v1.e.0", onConnection: (_, cause) => causes.push(cause) });
   const ids = [(await items.next()).value?.id];
   const next = items.next();
-  // Whatever timer is pending now, of the silence or of the pause behind it, fires.
-  const ticking = setInterval(() => context.mock.timers.tick(40_000), 5);
+  // A second every 5 ms: the silence, and the pause behind it.
+  const ticking = setInterval(() => context.mock.timers.tick(1000), 5);
   ids.push((await next).value?.id);
   clearInterval(ticking);
   ids.push((await items.next()).value?.id);

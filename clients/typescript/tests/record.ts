@@ -4,9 +4,9 @@ import { CoordinatorClient } from "coordinator-client";
 
 const { urls, after, types, end } = JSON.parse(process.argv[2] ?? "{}");
 
-for await (const { id, event, data } of new CoordinatorClient({ url: urls }).feed({ after, types })) {
-  process.stdout.write(`${JSON.stringify([id, event, data])}\n`);
-  if (event === "event" && data.data.event_type === end) {
+for await (const item of new CoordinatorClient({ url: urls }).feed({ after, types })) {
+  process.stdout.write(`${JSON.stringify([item.id, item.event, item.data])}\n`);
+  if (item.event === "event" && item.data.data.event_type === end) {
     break;
   }
 }

@@ -5,9 +5,9 @@ import type { TestContext } from "node:test";
 import { CoordinatorClient, type RunRequest } from "coordinator-client";
 
 /** Address of the coordinator, whose streams end after a second (tests/processes/test_typescript_client.py). */
-export const URL = process.env["COORDINATOR_TEST_URL"] ?? "";
+export const ADDRESS = process.env.COORDINATOR_TEST_URL ?? "";
 
-export function client(url: string | string[] = URL, patienceSeconds?: number): CoordinatorClient {
+export function client(url: string | string[] = ADDRESS, patienceSeconds?: number): CoordinatorClient {
   return new CoordinatorClient({ url, patienceSeconds });
 }
 
@@ -31,7 +31,7 @@ export async function serve(test: TestContext, answer: Answer): Promise<string> 
 /** Let the coordinator answer; with `isLost` the connection is cut when it has. */
 export function pass(incoming: IncomingMessage, outgoing: ServerResponse, isLost = false): void {
   const { method = "GET", headers } = incoming;
-  const onward = request(`${URL}${incoming.url}`, { method, headers }, (answer) => {
+  const onward = request(`${ADDRESS}${incoming.url}`, { method, headers }, (answer) => {
     if (isLost) {
       answer.resume().on("end", () => incoming.socket.destroy());
     } else {
