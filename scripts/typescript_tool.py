@@ -19,7 +19,7 @@ from scripts.openapi import document, write_types  # noqa: E402  # as above
 SOURCE: Final = ROOT / "clients" / "typescript"
 BUILT: Final = SOURCE / ".built"
 # What builds leave beside the sources.
-NOT_SOURCE: Final = ("node_modules", "dist", ".built", "src/schema.ts")
+NOT_SOURCE: Final = ("node_modules", "dist", ".built", "src/schema.d.ts")
 FORMAT_CHECK: Final = ("ci", "--error-on-warnings", "--colors=off", ".")
 # Node looks for packages in the directories above too. Above the client, so that `npm ci` in it touches no other.
 MODULES: Final = SOURCE.parent / "node_modules"
@@ -38,8 +38,11 @@ def build(node: Node, described: str) -> None:
                 MODULES.symlink_to(console_build.SOURCE / "node_modules")
             for made in (SOURCE / "dist", BUILT / "tests"):
                 shutil.rmtree(made, ignore_errors=True)
+            types = SOURCE / "src" / "schema.d.ts"
             # Fields with a default may be left out of requests.
-            write_types(node.node, described, SOURCE / "src" / "schema.ts", "--default-non-nullable=false")
+            write_types(node.node, described, types, "--default-non-nullable=false")
+            (SOURCE / "dist").mkdir()
+            shutil.copy(types, SOURCE / "dist")
             run([node.node, str(tool("typescript/bin/tsc")), "--build", "--force", "tests"], SOURCE)
             stamp.write_text(state)
 

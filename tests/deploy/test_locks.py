@@ -105,7 +105,8 @@ def test_lock_of_typescript_client_is_a_part_of_that_of_the_console() -> None:
     )
     described = json.loads((ROOT / "clients" / "typescript" / "package.json").read_text())
     kinds = ("dependencies", "devDependencies")
-    assert [part["packages"].pop("")[kind] for kind in kinds] == [described[kind] for kind in kinds]
+    locked = part["packages"].pop("")
+    assert [locked[kind] for kind in kinds] == [described[kind] for kind in kinds]
     facts = ("version", "integrity", "dependencies", "optionalDependencies")
     for path, entry in part["packages"].items():
         assert [entry.get(fact) for fact in facts] == [whole["packages"][path].get(fact) for fact in facts], path

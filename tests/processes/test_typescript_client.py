@@ -36,10 +36,9 @@ def test_client_passes_its_tests_under_node(cluster: Cluster) -> None:
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
 
 
-@pytest.mark.parametrize("seed", range(2))
 async def test_reader_in_typescript_cut_at_any_byte_sees_each_event_once(
-    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch, seed: int
+    settings: Settings, db: DbVerbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Resume at another instance, also when streams end by themselves; positions and data are those of the database."""
     monkeypatch.setattr("app.feed.stream.RETRY_MILLISECONDS", (1, 20))
-    await reader_sees_history(built_client(), typescript_tool.SOURCE, settings, db, seed)
+    await reader_sees_history(built_client(), typescript_tool.SOURCE, settings, db)

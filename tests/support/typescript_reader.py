@@ -19,9 +19,9 @@ DIFFERS = "the reader differs from the feed"
 CUTS = 8
 
 
-async def reader_sees_history(node: str, package: Path, settings: Settings, db: DbVerbs, seed: int) -> None:
+async def reader_sees_history(node: str, package: Path, settings: Settings, db: DbVerbs) -> None:
     """Cut in the head of an answer, in a frame, within a character and between frames. Go on at the other instance."""
-    dice = random.Random(seed)
+    dice = random.Random(1)
 
     def somewhere(left: list[None]) -> int | None:
         with suppress(IndexError):
@@ -44,7 +44,7 @@ async def reader_sees_history(node: str, package: Path, settings: Settings, db: 
             )
             try:
                 output = asyncio.create_task(reader.communicate())
-                writers = (partial(talk, each.client, 30, seed * 2 + place) for place, each in enumerate((web, other)))
+                writers = (partial(talk, each.client, 30, place) for place, each in enumerate((web, other)))
                 await asyncio.gather(*(asyncio.to_thread(writer) for writer in writers))
                 session_id = web.client.submit()["session_id"]
                 # Several: a reader that misses one must end too.

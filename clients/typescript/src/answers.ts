@@ -1,5 +1,5 @@
-import { Refused, Unreachable } from "./errors.js";
 import type { Problem } from "./errors.js";
+import { Refused, Unreachable } from "./errors.js";
 
 // Only a coordinator's own answer counts. One with this header is its own. Without it (a coordinator of the previous
 // release sends none) an error counts if it is JSON with a `detail` other than a web framework's own `Not Found`, and a

@@ -89,7 +89,8 @@ export class CoordinatorClient {
     this.traceHeaders = TRACEPARENT.test(trace) ? { traceparent: trace } : {};
     this.api = createClient<paths>({
       baseUrl: ORIGIN,
-      fetch: (request) => this.send(request, { isOnce: ["POST", "PATCH"].includes(request.method) && !hasKey(request) }),
+      fetch: (request) =>
+        this.send(request, { isOnce: ["POST", "PATCH"].includes(request.method) && !hasKey(request) }),
     });
   }
 
@@ -97,7 +98,10 @@ export class CoordinatorClient {
    * Submit a run. Calls with the same idempotency key and body create one run within 24 hours, and repeats return the
    * first answer; default: a new key for each call.
    */
-  async submit(request: RunRequest, options: CallOptions & { idempotencyKey?: string } = {}): Promise<Schemas["Submitted"]> {
+  async submit(
+    request: RunRequest,
+    options: CallOptions & { idempotencyKey?: string } = {},
+  ): Promise<Schemas["Submitted"]> {
     const headers = { "Idempotency-Key": options.idempotencyKey ?? newKey(), ...this.traceHeaders };
     const body = bodyOf(request);
     return dataOf(await this.api.POST("/runs", { body, headers, ...this.by(["run_id"], options) }));

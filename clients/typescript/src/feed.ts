@@ -110,7 +110,10 @@ export class Feed {
       try {
         yield* this.connection(url);
       } catch (error) {
-        if (!(error instanceof CallFailed) || (error instanceof Refused && !error.isTransient && error.status !== 408)) {
+        if (
+          !(error instanceof CallFailed) ||
+          (error instanceof Refused && !error.isTransient && error.status !== 408)
+        ) {
           throw error;
         }
         this.retryAfter = Math.max(this.retryAfter, error.retryAfter ?? 0);

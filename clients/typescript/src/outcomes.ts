@@ -85,10 +85,12 @@ async function completion(
   const deadline = seconds === undefined ? Number.POSITIVE_INFINITY : monotonic() + seconds;
   for (;;) {
     const left = Math.max(0, Math.min(HELD_SECONDS, deadline - monotonic()));
-    const run = await insist(() => client.run(runId, { waitSeconds: left, signal }), signal, deadline).catch((error) => {
-      const isLate = seconds !== undefined && error instanceof CallFailed && error.isTransient;
-      throw isLate ? new WaitTimeout(runId, seconds, { cause: error }) : error;
-    });
+    const run = await insist(() => client.run(runId, { waitSeconds: left, signal }), signal, deadline).catch(
+      (error) => {
+        const isLate = seconds !== undefined && error instanceof CallFailed && error.isTransient;
+        throw isLate ? new WaitTimeout(runId, seconds, { cause: error }) : error;
+      },
+    );
     if (TERMINAL_STATUSES.has(run.status)) {
       return outcome(client, run, signal);
     }

@@ -1,6 +1,6 @@
 import { Limit } from "./abort.js";
 import { accept, NotACoordinator, REQUEST_ID_HEADER, unreachable } from "./answers.js";
-import { CallFailed, Refused, Unreachable } from "./errors.js";
+import { CallFailed, Refused } from "./errors.js";
 import { newKey } from "./keys.js";
 
 /** Request to any of the addresses. */
@@ -134,7 +134,10 @@ export class Transport {
       limit.expireIn(call.seconds);
       try {
         const init: RequestInit = { method: call.method, headers, signal: limit.signal };
-        const response = await this.request(url + call.path, call.body === undefined ? init : { ...init, body: call.body });
+        const response = await this.request(
+          url + call.path,
+          call.body === undefined ? init : { ...init, body: call.body },
+        );
         return { response, text: await response.text() };
       } catch (error) {
         if (limit.isLate) {

@@ -81,7 +81,8 @@ test("leaving the loop, and the signal, close the connection", async (context) =
 
 test("a connection that is silent is replaced, and what it had not finished comes again", async (context) => {
   const sent: (string | undefined)[] = [];
-  const frame = (id: number, text: string): string => `id: v1.e.${id}\nevent: session_deleted\ndata: {"session_id":"${text}"}\n\n`;
+  const frame = (id: number, text: string): string =>
+    `id: v1.e.${id}\nevent: session_deleted\ndata: {"session_id":"${text}"}\n\n`;
   let open: ServerResponse | undefined;
   const url = await serve(context, (incoming, outgoing) => {
     sent.push(incoming.headers["last-event-id"] as string | undefined);
