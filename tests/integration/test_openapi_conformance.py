@@ -34,7 +34,7 @@ CHECKS = [
 ]
 # Streams do not end and polls are held: the tests of the feed and of polls check their answers.
 HELD = {"/sse/sessions"}
-# Generated calls of each endpoint: the more for an admin, whom most endpoints do not refuse before they read.
+# Generated calls of each endpoint: more for an admin: most endpoints do not refuse it before they read.
 CALLS, CALLS_OF_OTHERS = 8, 3
 
 
