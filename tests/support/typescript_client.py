@@ -1,5 +1,6 @@
 """Built TypeScript client: the checkout's, and copies in which a test breaks something."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from devserver import console_build
 from scripts import openapi, typescript_tool
 from tests.support.mutation import broken_text
+
+PROGRAM = {"composite": False, "tsBuildInfoFile": None, "rootDir": ".", "outDir": "."}
 
 
 @cache
@@ -39,9 +42,9 @@ def run_program(directory: Path, code: str) -> str:
     (directory / "node_modules" / "coordinator-client").symlink_to(typescript_tool.SOURCE)
     (directory / "package.json").write_text('{"type": "module"}')
     (directory / "program.ts").write_text(code)
-    strict = ("--strict", "--noUncheckedIndexedAccess", "--skipLibCheck", "--types", "")
-    language = ("--module", "nodenext", "--target", "es2022", "--lib", "es2023,dom,dom.asynciterable")
-    _run(node, str(typescript_tool.tool("typescript/bin/tsc")), *language, *strict, "program.ts", folder=directory)
+    options = {"extends": str(typescript_tool.SOURCE / "tsconfig.json"), "compilerOptions": PROGRAM, "include": ["."]}
+    (directory / "tsconfig.json").write_text(json.dumps(options))
+    _run(node, str(typescript_tool.tool("typescript/bin/tsc")), folder=directory)
     return _run(node, "program.js", folder=directory)
 
 
