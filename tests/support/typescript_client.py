@@ -42,7 +42,12 @@ def run_program(directory: Path, code: str) -> str:
     (directory / "node_modules" / "coordinator-client").symlink_to(typescript_tool.SOURCE)
     (directory / "package.json").write_text('{"type": "module"}')
     (directory / "program.ts").write_text(code)
-    options = {"extends": str(typescript_tool.SOURCE / "tsconfig.json"), "compilerOptions": PROGRAM, "include": ["."]}
+    options = {
+        "extends": str(typescript_tool.SOURCE / "tsconfig.json"),
+        "compilerOptions": PROGRAM,
+        "files": ["program.ts"],
+        "include": [],
+    }
     (directory / "tsconfig.json").write_text(json.dumps(options))
     _run(node, str(typescript_tool.tool("typescript/bin/tsc")), folder=directory)
     return _run(node, "program.js", folder=directory)
