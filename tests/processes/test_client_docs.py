@@ -60,4 +60,4 @@ def test_examples_of_the_page_run(cluster: Cluster, tmp_path: Path) -> None:
     assert said_by_node[0].startswith("You said: count the comets {")
     assert "assistant thinking it over" in said_by_node
     assert any(line.split()[1:2] == ["session_created"] for line in said_by_node)
-    assert said_by_node[-2] == "404 Session not found"
+    assert said_by_node[-2] == "404 Run not found"
