@@ -192,6 +192,7 @@ class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls):
             "label": [f"{key}={value}" for key, value in (labels or {}).items()] or None,
             "limit": limit,
             "cursor": cursor,
+            "cursor_in_body": 1,
         }
         return cast("RunPage", await self._call("GET", "/runs", query=query, expects=("runs",)))
 

@@ -78,14 +78,15 @@ class RunSummaryPage(TypedDict):
     """Page of summaries of runs, newest first.
 
     Attributes:
-        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
+        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change. Always in the
+            header `Feed-Cursor`; here with `cursor_in_body=1` and with any parameter but `status` of runs.
         next_cursor: Cursor of the next page; absent on the last one.
         searched_until: Creation (with `order=ended`: end) of the last run looked at; the search stopped at its
             bound.
     """
 
     runs: list[RunSummary]
-    feed_cursor: str
+    feed_cursor: NotRequired[str]
     next_cursor: NotRequired[str]
     searched_until: NotRequired[str]
 
@@ -103,6 +104,7 @@ ReasonCode = Literal[
     "matching_leaving",
     "matching_draining",
     "excluded",
+    "affinity",
     "ahead",
     "should_be_claimed",
     "retried",

@@ -15,7 +15,13 @@ class SessionCalls(Calls):
         cursor: str | None = None,
     ) -> SessionPage:
         """Return one page of sessions, newest first. Pass its `next_cursor` as `cursor` to get the next page."""
-        query = {"status": status, "parent_session_id": parent_session_id, "limit": limit, "cursor": cursor}
+        query = {
+            "status": status,
+            "parent_session_id": parent_session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "cursor_in_body": 1,
+        }
         return cast("SessionPage", await self._call("GET", "/sessions", query=query, expects=("sessions",)))
 
     async def session(self, session_id: str) -> Session:

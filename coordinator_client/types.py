@@ -119,7 +119,8 @@ class RunPage(TypedDict):
     """Page of runs, newest first.
 
     Attributes:
-        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
+        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change. Always in the
+            header `Feed-Cursor`; here with `cursor_in_body=1` and with any parameter but `status` of runs.
         next_cursor: Cursor of the next page; absent on the last one.
         searched_until: Creation (with `order=ended`: end) of the last run looked at; the search stopped at its
             bound.
@@ -182,7 +183,8 @@ class SessionPage(TypedDict):
     """Page of sessions, newest first.
 
     Attributes:
-        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change.
+        feed_cursor: Position of this snapshot in the feed; a feed from it on misses no later change. Always in the
+            header `Feed-Cursor`; here with `cursor_in_body=1` and with any parameter but `status` of runs.
         next_cursor: Cursor of the next page; absent on the last one.
     """
 
@@ -200,11 +202,16 @@ class DeletedRows(TypedDict):
 
 
 class SessionDeleted(TypedDict):
-    """Answer to the deletion of a session."""
+    """Answer to the deletion of a session.
+
+    Attributes:
+        runs_removed_from_cache: As `deleted.runs_count`; for clients of other coordinators.
+    """
 
     ok: bool
     session_id: str
     deleted: DeletedRows
+    runs_removed_from_cache: NotRequired[int]
 
 
 class Event(TypedDict):

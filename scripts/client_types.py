@@ -75,8 +75,6 @@ BULK_MODELS: Final[tuple[type[BaseModel], ...]] = (bulk.BulkPreview, bulk.Bulk, 
 BASES: Final = {model.__name__: base.__name__ for model in MODELS for base in model.__bases__ if base in MODELS}
 # Fields of answers that coordinators of earlier versions do not send.
 LATER: Final = {
-    "RunPage.feed_cursor",
-    "SessionPage.feed_cursor",
     "Run.replay_of",
     "ClaimedRun.scope",
     "ClaimedRun.resolved_agent_blueprint",
@@ -90,6 +88,7 @@ LATER: Final = {
     "Runner.draining_since",
     "Runner.drain_reason",
     "HeartbeatAnswer.not_yours",
+    "SessionDeleted.runs_removed_from_cache",
 }
 HEAD: Final = '''"""Types of the HTTP API, made by scripts/client_types.py. Times are ISO 8601 texts in UTC."""
 

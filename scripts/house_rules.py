@@ -21,6 +21,7 @@ PACKAGES = (
     "cli",
     "chaos",
     "benchmarks",
+    "compat",
     "testkit",
     "scripts",
     "tests",
@@ -29,7 +30,7 @@ COMMITS = "runtime/postgres.py"
 ENVIRONMENT = {"runtime/settings.py", "runtime/otel.py", "coordinator_client/trace_context.py"}
 ASYNC_COMMITS = "app/writes/attempts.py"
 SQL_OUTSIDE = {"runtime/postgres.py", "devserver/embedded_postgres.py"}
-FREE = {"models", "chaos", "benchmarks", "testkit", "tests", "scripts"}
+FREE = {"models", "chaos", "benchmarks", "compat", "testkit", "tests", "scripts"}
 SQL_NAMES = {"text", "select", "insert", "update", "delete", "func", "literal_column", "TextClause"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 LONGEST_SLEEP_SECONDS = 0.05
@@ -83,7 +84,7 @@ def transactions_end_in_one_place(file: File) -> Iterator[Finding]:
     """
     if (
         file.path == COMMITS
-        or file.package in {"chaos", "benchmarks", "testkit", "tests", "scripts"}
+        or file.package in {"chaos", "benchmarks", "compat", "testkit", "tests", "scripts"}
         or file.path.startswith("models/schema/migrat")
     ):
         return

@@ -40,6 +40,7 @@ ALLOWED_HEADERS: Final = (
 )
 EXPOSED_HEADERS: Final = (
     "Coordinator-Instance",
+    "Feed-Cursor",
     "Retry-After",
     "X-Request-Id",
     "RateLimit-Limit",

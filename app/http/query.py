@@ -196,5 +196,8 @@ def strict_query(request: Request, known: Iterable[Parameter]) -> QueryParams:
 
 LIMIT: Final = Whole("limit", "Most items of the page", least=1, most=LARGEST_LIMIT)
 CURSOR: Final = Text("cursor", "`next_cursor` of the page before")
+CURSOR_IN_BODY: Final = Flag(
+    "cursor_in_body", "Whether `feed_cursor` is in the body, too (default: with any parameter but `status` of runs)"
+)
 # The authentication of a poll needs it before its route does.
 POLL_WAIT: Final = Seconds("wait", "Seconds for which to hold the poll", most=LONGEST_POLL)

@@ -9,7 +9,7 @@ import orjson
 from starlette.datastructures import QueryParams
 
 from app.http.bodies import Fault, Invalid, Loc, TooLarge, checked
-from app.http.query import CURSOR, LIMIT
+from app.http.query import CURSOR, CURSOR_IN_BODY, LIMIT
 from app.inputs.parameters import check_parameters
 from app.inputs.run_search import FIELDS, PLAIN, SEARCH, search_of
 from app.inputs.submission import default_no_match_timeout, default_run_timeout, demands_of
@@ -22,7 +22,7 @@ from runtime.settings import Settings
 
 MOST_VALUES: Final = 1_000
 LONGEST_FILTER: Final = 64 * 1024
-_PAGING: Final = frozenset({LIMIT.name, CURSOR.name, FIELDS.name})
+_PAGING: Final = frozenset({LIMIT.name, CURSOR.name, CURSOR_IN_BODY.name, FIELDS.name})
 _FILTERS: Final = {each.name: each for each in (*PLAIN, *SEARCH) if each.name not in _PAGING}
 _BESIDE_TOKEN: Final = ("action", "filter", "run_ids", "limit", "changes", "dry_run")
 # Values of the fields that a null removes: those of a submission without them.

@@ -7,7 +7,20 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from app.http.bodies import Fault, Invalid
-from app.http.query import CURSOR, LIMIT, Choice, Choices, Flag, Moment, Parameter, Text, Texts, Whole, strict_query
+from app.http.query import (
+    CURSOR,
+    CURSOR_IN_BODY,
+    LIMIT,
+    Choice,
+    Choices,
+    Flag,
+    Moment,
+    Parameter,
+    Text,
+    Texts,
+    Whole,
+    strict_query,
+)
 from models.core.callers import Caller, Role
 from models.core.statuses import TERMINAL, RunStatus, RunType
 from models.core.storable_text import storable
@@ -24,7 +37,9 @@ SESSION_ID: Final = Text("session_id", "Only runs of this session")
 RUNNER_ID: Final = Text("runner_id", "Only runs of this runner")
 AGENT_NAME: Final = Text("agent_name", "Only runs of this agent")
 LABEL: Final = Texts("label", "`key=value`; may be repeated, all must be there")
-PLAIN: Final = (STATUS, SESSION_ID, RUNNER_ID, AGENT_NAME, LABEL, LIMIT, CURSOR)
+# Parameters of the list that clients of the coordinator before this one do not know.
+OWN: Final[tuple[Parameter, ...]] = (SESSION_ID, RUNNER_ID, AGENT_NAME, LABEL, LIMIT, CURSOR)
+PLAIN: Final[tuple[Parameter, ...]] = (STATUS, *OWN, CURSOR_IN_BODY)
 
 NOT_STATUS: Final = Choices("not_status", "No runs in this status; may be repeated", among=tuple(RunStatus))
 RUN_ID: Final = Texts("run_id", f"Only these runs; may be repeated, up to {MOST_IDS} times")

@@ -3,10 +3,16 @@ from typing import Any, Final
 from app.schemas.problems import Problem
 
 Responses = dict[int | str, dict[str, Any]]
+TEXT: Final = {"type": "string"}
 
 
 def answer(description: str, model: Any) -> dict[str, Any]:
     return {"description": description, "model": model}
+
+
+def list_answer(description: str, model: Any) -> dict[str, Any]:
+    header = {"description": "`feed_cursor` of the list: position of its snapshot in the feed", "schema": TEXT}
+    return answer(description, model) | {"headers": {"Feed-Cursor": header}}
 
 
 def problem(description: str, detail: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ async def read_runners(request: Request, web: Web, caller: Caller) -> Response:
         page = accepted(
             await web.reads.autocommit(page_runners, caller.subject, limit=most, after=after, limits=web.limits)
         )
-        return Page([encode(runner_json(runner)) for runner in page.runners], page.next_cursor, {})
+        return Page([encode(runner_json(runner)) for runner in page.runners], page.next_cursor)
 
     return await answer_list(request, "runners", fetch, limit, cursor, web.settings.list_limit)
 

@@ -17,12 +17,12 @@ from app.http.problems import BadRequest, Forbidden, accepted, item_problem, of_
 from app.http.query import CURSOR, LIMIT, Moment, Seconds, strict_query
 from app.http.serializers import Json, result_json, run_json, stopped_json, submitted_json, summary_json, timeline_json
 from app.http.trace_context import traceparent_of
-from app.inputs.run_search import AGENT_NAME, OWNER, PLAIN, SEARCH, owner_of, run_filter, run_search
+from app.inputs.run_search import AGENT_NAME, OWN, OWNER, PLAIN, SEARCH, owner_of, run_filter, run_search
 from app.inputs.submission import idempotency_key, new_run
 from app.lifecycle.hangup import hang_up
-from app.lists.answers import Page, answer_list
+from app.lists.answers import Page, answer_list, feed_cursor_headers, has_cursor_in_body
 from app.openapi.document import body, query
-from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_RUN, TOO_LARGE, Responses, answer, problem
+from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_RUN, TOO_LARGE, Responses, answer, list_answer, problem
 from app.schemas.overview import RunCounts
 from app.schemas.runs import (
     MOST_IN_BATCH,
@@ -153,7 +153,9 @@ async def submit_runs(request: Request, web: Web, caller: Caller) -> Response:
     operation_id="listRuns",
     openapi_extra=query(*PLAIN, *SEARCH),
     responses={
-        200: answer("Page, or all runs; with `fields=summary` without their large values", RunPage | RunSummaryPage),
+        200: list_answer(
+            "Page, or all runs; with `fields=summary` without their large values", RunPage | RunSummaryPage
+        ),
         **BAD_CURSOR,
         **INVALID,
         **AWAY,
@@ -175,9 +177,9 @@ async def read_runs(request: Request, web: Web, caller: Caller) -> Response:
 
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(await web.reads.autocommit(list_runs, caller, which, limit=most, after=after))
-        return Page([encode(run_json(run)) for run in page.runs], page.next_cursor, {"feed_cursor": page.feed_cursor})
+        return Page([encode(run_json(run)) for run in page.runs], page.next_cursor, page.feed_cursor)
 
-    return await answer_list(request, "runs", fetch, limit, cursor, web.settings.list_limit)
+    return await answer_list(request, "runs", fetch, limit, cursor, web.settings.list_limit, own=OWN)
 
 
 @router.get(
@@ -256,11 +258,12 @@ async def _search(
     page = await web.lists.make(caller_of(credential_of(request)), fetch)
     shown: dict[str, Any] = {
         "runs": [summary_json(run) if isinstance(run, RunSummaryRow) else run_json(run) for run in page.runs],
-        "feed_cursor": page.feed_cursor,
+        "feed_cursor": page.feed_cursor if has_cursor_in_body(request.query_params, (*OWN, *SEARCH)) else None,
         "next_cursor": page.next_cursor,
         "searched_until": iso(page.searched_until),
     }
-    return Json({name: value for name, value in shown.items() if value is not None})
+    given = {name: value for name, value in shown.items() if value is not None}
+    return Json(given, headers=feed_cursor_headers(page.feed_cursor))
 
 
 async def _read(web: Web, caller: Caller, run_id: str) -> RunRow:

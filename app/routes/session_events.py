@@ -11,12 +11,12 @@ from app.endpoint import Endpoint
 from app.http.bodies import Fault, Invalid, Loc, read_body
 from app.http.lenient import parse_lenient
 from app.http.problems import BadRequest, accepted, item_problem
-from app.http.query import LIMIT, Choice, Text
+from app.http.query import CURSOR_IN_BODY, LIMIT, Choice, Parameter, Text
 from app.http.serializers import OK, Json, event_json
 from app.inputs.events import new_event
 from app.lists.answers import Page, answer_list
 from app.openapi.document import body, query
-from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_SESSION, STALE, answer, problem
+from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, NO_SESSION, STALE, answer, list_answer, problem
 from app.schemas.events import EventPage, EventsStored, NewEvent
 from app.web import Web
 from app.writes.attempts import Unavailable
@@ -38,13 +38,14 @@ AFTER: Final = Text("after", "`feed_cursor` of the last event seen")
 RUN_ID: Final = Text("run_id", "Only events of this run")
 BEFORE: Final = Text("before", "`feed_cursor` of the first event not wanted")
 ORDER: Final = Choice("order", "`asc` (feed order) or `desc`: from the end backwards", among=("asc", "desc"))
+LIST: Final[tuple[Parameter, ...]] = (LIMIT, AFTER, RUN_ID, BEFORE, ORDER)
 
 
 @router.get(
     "/sessions/{session_id}/events",
     operation_id="listEvents",
-    openapi_extra=query(LIMIT, AFTER, RUN_ID, BEFORE, ORDER),
-    responses={200: answer("In feed order", EventPage), **BAD_CURSOR, **NO_SESSION, **INVALID, **AWAY},
+    openapi_extra=query(*LIST, CURSOR_IN_BODY),
+    responses={200: list_answer("In feed order", EventPage), **BAD_CURSOR, **NO_SESSION, **INVALID, **AWAY},
 )
 async def read_events(session_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """List events of a session, or with `run_id` of a run, in feed order, those without a position last.
@@ -72,9 +73,9 @@ async def read_events(session_id: str, request: Request, web: Web, caller: Calle
             else:
                 await web.feed.number()
             page = await read(cursor, most)
-        return Page([event_json(event) for event in page.events], page.next_cursor, {"feed_cursor": page.feed_cursor})
+        return Page([event_json(event) for event in page.events], page.next_cursor, page.feed_cursor)
 
-    return await answer_list(request, "events", fetch, limit, before if newest_first else after)
+    return await answer_list(request, "events", fetch, limit, before if newest_first else after, own=LIST)
 
 
 @router.post(

@@ -8,7 +8,7 @@ from app.endpoint import Endpoint
 from app.http.bodies import checked, strict_body
 from app.http.lenient import encode
 from app.http.problems import accepted
-from app.http.query import CURSOR, LIMIT, Text, Texts, Whole, strict_query
+from app.http.query import CURSOR, CURSOR_IN_BODY, LIMIT, Parameter, Text, Texts, Whole, strict_query
 from app.http.serializers import Json, result_json, stopped_json, tree_json
 from app.lists.answers import Page, answer_list
 from app.openapi.document import body, query
@@ -21,6 +21,7 @@ from app.openapi.responses import (
     TOO_LARGE,
     Responses,
     answer,
+    list_answer,
     problem,
 )
 from app.routes.runs import STOPPED
@@ -54,6 +55,7 @@ router = APIRouter(tags=["Sessions"], route_class=Endpoint)
 
 STATUS: Final = Texts("status", "Only sessions in this status; may be repeated")
 PARENT: Final = Text("parent_session_id", "Only children of this session")
+LIST: Final[tuple[Parameter, ...]] = (STATUS, PARENT, LIMIT, CURSOR)
 USUAL_DEPTH: Final = 5
 USUAL_NODES: Final = 500
 DEPTH: Final = Whole("depth", f"Levels below the session (default {USUAL_DEPTH})", least=0, most=DEEPEST)
@@ -71,8 +73,8 @@ CHANGED: Final[Responses] = {
 @router.get(
     "/sessions",
     operation_id="listSessions",
-    openapi_extra=query(STATUS, PARENT, LIMIT, CURSOR),
-    responses={200: answer("Page, or all sessions", SessionPage), **BAD_CURSOR, **INVALID, **AWAY},
+    openapi_extra=query(*LIST, CURSOR_IN_BODY),
+    responses={200: list_answer("Page, or all sessions", SessionPage), **BAD_CURSOR, **INVALID, **AWAY},
 )
 async def read_sessions(request: Request, web: Web, caller: Caller) -> Response:
     """List sessions, newest first. Without `limit` and `cursor` all of them are streamed, up to the list limit."""
@@ -83,9 +85,9 @@ async def read_sessions(request: Request, web: Web, caller: Caller) -> Response:
     async def fetch(after: str | None, most: int) -> Page:
         page = accepted(await web.reads.autocommit(list_sessions, caller, which, limit=most, after=after))
         shown = [encode(session_json(session)) for session in page.sessions]
-        return Page(shown, page.next_cursor, {"feed_cursor": page.feed_cursor})
+        return Page(shown, page.next_cursor, page.feed_cursor)
 
-    return await answer_list(request, "sessions", fetch, limit, cursor, web.settings.list_limit)
+    return await answer_list(request, "sessions", fetch, limit, cursor, web.settings.list_limit, own=LIST)
 
 
 @router.get(
@@ -208,7 +210,15 @@ async def delete_session(session_id: str, web: Web, caller: Caller) -> Response:
         "events_count": deleted.events_count,
         "runs_count": deleted.runs_count,
     }
-    return Json({"ok": True, "session_id": deleted.session_id, "deleted": counts})
+    # Clients of the coordinator before this one are told how many of the runs it had in memory; here that is all.
+    return Json(
+        {
+            "ok": True,
+            "session_id": deleted.session_id,
+            "deleted": counts,
+            "runs_removed_from_cache": deleted.runs_count,
+        }
+    )
 
 
 async def _read(web: Web, caller: Caller, session_id: str) -> Session:

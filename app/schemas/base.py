@@ -46,6 +46,10 @@ Timestamp = Annotated[
 Cursor = Annotated[str, Field(examples=["v1.c0ffee.1024"])]
 NextCursor = Annotated[MayLack[Cursor], Field(description="Cursor of the next page; absent on the last one")]
 FeedCursor = Annotated[
-    Cursor, Field(description="Position of this snapshot in the feed; a feed from it on misses no later change")
+    MayLack[Cursor],
+    Field(
+        description="Position of this snapshot in the feed; a feed from it on misses no later change. Always in the "
+        "header `Feed-Cursor`; here with `cursor_in_body=1` and with any parameter but `status` of runs"
+    ),
 ]
 Done = Annotated[bool, Field(examples=[True])]

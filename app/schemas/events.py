@@ -74,7 +74,7 @@ class EventPage(Described):
     """Page of events, in feed order."""
 
     events: list[Event]
-    feed_cursor: FeedCursor
+    feed_cursor: FeedCursor = None
     next_cursor: NextCursor = None
 
 

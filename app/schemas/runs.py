@@ -257,7 +257,7 @@ class RunPage(Described):
     """Page of runs, newest first."""
 
     runs: list[Run]
-    feed_cursor: FeedCursor
+    feed_cursor: FeedCursor = None
     next_cursor: NextCursor = None
     searched_until: SearchedUntil = None
 
@@ -266,7 +266,7 @@ class RunSummaryPage(Described):
     """Page of summaries of runs, newest first."""
 
     runs: list[RunSummary]
-    feed_cursor: FeedCursor
+    feed_cursor: FeedCursor = None
     next_cursor: NextCursor = None
     searched_until: SearchedUntil = None
 

@@ -52,7 +52,7 @@ class SessionPage(Described):
     """Page of sessions, newest first."""
 
     sessions: list[Session]
-    feed_cursor: FeedCursor
+    feed_cursor: FeedCursor = None
     next_cursor: NextCursor = None
 
 
@@ -128,3 +128,6 @@ class SessionDeleted(Described):
     ok: Done
     session_id: SessionId
     deleted: DeletedRows
+    runs_removed_from_cache: Annotated[
+        int, Field(description="As `deleted.runs_count`; for clients of other coordinators", examples=[1])
+    ]

@@ -17,6 +17,8 @@ from models.runs.submit import submit_runs
 from models.schema.sql import sql
 from models.state.agents import OwnedAgent, read_agents
 from models.state.locked_rows import LockedSession
+from models.state.locks import read_sessions_unlocked
+from models.state.process_places import with_process_places
 from models.state.try_locks import try_lock_runs
 
 # Bound the results of a run in number and in stored bytes, and the bytes that one pass holds in memory.
@@ -143,7 +145,7 @@ def deliver_results(
     due = conn.execute(_DUE, {"most": at_most}).scalars().all()
     if not due:
         return Delivered()
-    read = {row.session_id: _Parent(*row) for row in conn.execute(_PARENTS, {"parents": due})}
+    read = _read_parents(conn, due)
     agents = read_agents(conn, {parent.agent_name for parent in read.values() if parent.agent_name is not None})
     # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
     # out.
@@ -164,11 +166,21 @@ def deliver_results(
     return Delivered(runs, again=bool(runs) and (left or len(due) >= at_most))
 
 
+def _read_parents(conn: Connection, session_ids: Collection[str]) -> dict[str, _Parent]:
+    read = {row.session_id: _Parent(*row) for row in conn.execute(_PARENTS, {"parents": session_ids})}
+    unbound = [name for name, parent in read.items() if parent.hostname is None and parent.executor_profile is None]
+    placed = with_process_places(conn, read_sessions_unlocked(conn, unbound))
+    return read | {
+        name: replace(read[name], hostname=session.hostname, executor_profile=session.executor_profile)
+        for name, session in placed.items()
+    }
+
+
 def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _Parent]:
     locked = try_lock_runs(conn, session_ids=read)
     free = {
         session_id: read[session_id]
-        for session_id, session in locked.sessions.items()
+        for session_id, session in with_process_places(conn, locked.sessions).items()
         if session.status in FREE
         and not locked.unfinished_of(session_id)
         and _affinity(session) == _affinity(read[session_id])

@@ -19,6 +19,7 @@ from models.expiry.steps import Pass, StepResult, each_session_once
 from models.schema.sql import sql
 from models.state.endings import unmatched
 from models.state.locked_rows import LockedRun, LockedSession
+from models.state.process_places import with_last_places
 from models.state.transitions import move_runs
 from models.state.try_locks import try_lock_runs
 
@@ -130,10 +131,10 @@ def fail_unmatched(current: Pass) -> StepResult:
         return waits and not fleet.satisfies(profiles[run.run_id], run.excluded_registrations or ())
 
     runs = each_session_once(locked, found, due)
+    sessions = with_last_places(current.conn, [locked.sessions[run.session_id] for run in runs])
     absent = current.conn.execute(_ABSENT).scalar_one() if fleet.empty else 0
     moves = [
-        unmatched(run, error=_error(fleet, profiles[run.run_id], run, locked.sessions[run.session_id], absent))
-        for run in runs
+        unmatched(run, error=_error(fleet, profiles[run.run_id], run, sessions[run.session_id], absent)) for run in runs
     ]
     return StepResult({"unmatched": len(move_runs(current.conn, moves).runs)}, len(found) >= current.most)
 

@@ -26,6 +26,7 @@ class ReasonCode(StrEnum):
     MATCHING_LEAVING = "matching_leaving"
     MATCHING_DRAINING = "matching_draining"
     EXCLUDED = "excluded"
+    AFFINITY = "affinity"
     AHEAD = "ahead"
     SHOULD_BE_CLAIMED = "should_be_claimed"
     RETRIED = "retried"
@@ -67,6 +68,7 @@ MEANINGS: Final[Mapping[ReasonCode, str]] = {
     ReasonCode.MATCHING_LEAVING: "runners that match are asked to leave",
     ReasonCode.MATCHING_DRAINING: "an administrator drains runners that match",
     ReasonCode.EXCLUDED: "runners that match had it before and may not have it again",
+    ReasonCode.AFFINITY: "it resumes a session that lives at one host and profile, and no free runner is there",
     ReasonCode.AHEAD: "runs that the same runners take are before it",
     ReasonCode.SHOULD_BE_CLAIMED: "nothing blocks it, for more than 5 s: the coordinator is at fault",
     ReasonCode.RETRIED: "an earlier attempt ended without a result",

@@ -10,6 +10,7 @@ from models.core.errors import NotFound
 from models.core.limits import Limits
 from models.runners.heartbeat import IS_STALE
 from models.schema.sql import sql
+from models.state.process_places import LAST_PLACE_OF_S
 from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_RUNS, Run, as_run
 from models.state.session_status import IS_EARLIER, IS_OPEN_STOP
 from models.state.unfinished import READY_AT
@@ -24,6 +25,7 @@ class RunFacts:
 
     ``earlier_*``: the first unfinished run of its session before it; ``stop_*``: the open stop of its session;
     ``holder_*``: the registration that has it in hand, None when that is gone. ``expired_at``: the last pass of expiry.
+    ``home_*``: place where the session of a resume lives, or where its last run ran if no process said.
     """
 
     run: Run
@@ -51,6 +53,8 @@ class RunFacts:
     holder_lost_at: datetime | None
     holder_stale: bool | None
     holder_interval: int | None
+    home_hostname: str | None
+    home_profile: str | None
     expired_at: datetime | None
 
 
@@ -65,6 +69,7 @@ _READ: Final = sql(
         earlier.run_id AS earlier_run_id, earlier.status AS earlier_status,
         stop.runner_id AS stop_runner_id, stop.created_at AS stop_at, stop.sent_at, stop.deadline_at,
         holder.last_seen, holder.lost_at, holder.is_stale, holder.told_interval,
+        home.hostname AS home_hostname, home.executor_profile AS home_profile,
         (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expired_at
     FROM runs
     LEFT JOIN demand_profiles p ON p.profile_id = runs.profile_id
@@ -82,6 +87,13 @@ _READ: Final = sql(
         SELECT last_seen, lost_at, told_interval, $is_stale AS is_stale FROM runners
         WHERE runner_id = runs.runner_id AND registration = runs.registration AND r.status IN $IN_HAND
     ) holder ON true
+    LEFT JOIN LATERAL (
+        SELECT coalesce(s.hostname, last.hostname) AS hostname,
+            coalesce(s.executor_profile, last.executor_profile) AS executor_profile
+        FROM sessions s
+        LEFT JOIN LATERAL ($last_place) last ON s.hostname IS NULL AND s.executor_profile IS NULL
+        WHERE s.session_id = r.session_id AND r.status = $PENDING AND runs.session_seq > 1
+    ) home ON true
     WHERE runs.run_id = :run_id
     """,
     run=RUN_COLUMNS_OF_RUNS,
@@ -89,6 +101,7 @@ _READ: Final = sql(
     is_open_stop=IS_OPEN_STOP,
     is_stale=IS_STALE,
     ready_at=READY_AT,
+    last_place=LAST_PLACE_OF_S,
 )
 _READ_RUN: Final = _READ.columns(*RUN_COLUMNS)
 

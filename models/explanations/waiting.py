@@ -115,7 +115,7 @@ def ready(waiting: Waiting) -> list[Reason]:
     else:
         found = [] if waiting.runners.free else _unavailable(waiting)
         found += _ahead(waiting)
-    return found + retried(waiting.facts)
+    return found + _affinity(waiting, found) + retried(waiting.facts)
 
 
 def _should_be_claimed(waiting: Waiting) -> list[Reason]:
@@ -283,6 +283,24 @@ def _ahead(waiting: Waiting) -> list[Reason]:
             f"{counted(ahead.count, 'run', exact=ahead.exact)} {are(ahead.count)} ahead of it{eta}",
             detail={"count": ahead.count, "exact": ahead.exact},
             fix="start more runners, or submit with a higher priority",
+        )
+    ]
+
+
+def _affinity(waiting: Waiting, found: Sequence[Reason]) -> list[Reason]:
+    """Name the affinity of a resume that other runners would take, if something keeps it from those that it demands."""
+    facts = waiting.facts
+    home = [("hostname", facts.home_hostname), ("executor_profile", facts.home_profile)]
+    lives = [(name, value) for name, value in home if value is not None]
+    if not lives or not set(lives) <= set(demanded(facts.demands)) or not any(reason.blocking for reason in found):
+        return []
+    return [
+        Reason(
+            ReasonCode.AFFINITY,
+            f"It goes where its session lives, {named(lives)}: no other runner takes it",
+            blocking=False,
+            detail=dict(lives),
+            fix='to leave that process, resume it with another hostname, or anywhere with "affinity": false',
         )
     ]
 

@@ -30,6 +30,7 @@ from models.state.agents import OwnedAgent, read_agents
 from models.state.events_outbox import record_events, run_created, session_updated
 from models.state.locked_rows import LockedSession
 from models.state.locks import lock_sessions, read_sessions_unlocked
+from models.state.process_places import with_process_places
 from models.state.session_status import SessionChange, update_session_status
 from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 from models.state.transitions import sessions_updated
@@ -127,7 +128,7 @@ def submit_runs(
     applied in rounds, in order.
     """
     results: dict[int, Result] = {}
-    resumed = read_sessions_unlocked(conn, {item.own_session for item in items if item.type is RunType.RESUME})
+    resumed = _resumed(conn, items)
     agents = read_agents(conn, _names(items, resumed))
     wanted = _wanted_demands(items, resumed, agents)
     profiles = ensure_profiles(conn, wanted, [item.caller.owner for item in items], most_demands)
@@ -139,6 +140,11 @@ def submit_runs(
     answers = [results[place] for place in range(len(items))]
     note_submitted(conn, items, answers)
     return answers
+
+
+def _resumed(conn: Connection, items: Iterable[NewRun]) -> dict[str, LockedSession]:
+    names = {item.own_session for item in items if item.type is RunType.RESUME}
+    return with_process_places(conn, read_sessions_unlocked(conn, names))
 
 
 def _touches(item: NewRun) -> list[Hashable]:
@@ -206,9 +212,11 @@ def _lock(
     named = [(item.caller, name) for item in items for name in (item.own_session, item.parent_session_id or "")]
     # A session may have got another agent before it was locked.
     more = _names([item for item in items if item.type is RunType.RESUME], locked) - agents.keys()
+    # Its process may have ended, or come to be idle, before the session was locked.
+    placed = with_process_places(conn, {name: locked[name] for name in resumed if name in locked})
     return LockedState(
         created,
-        locked,
+        {**locked, **placed},
         ancestors(conn, [parent for parent in parents if parent in locked]),
         heights(conn, moved, max_depth),
         find_visible(conn, named),

@@ -139,7 +139,7 @@ def test_streams_of_a_draining_process_end_whole_and_resume_elsewhere(cluster: C
     leaving, staying = webs
     client = WebClient(staying.url)
     with ExitStack() as stack:
-        begin = client.get("/sessions").json()["feed_cursor"]
+        begin = client.get("/sessions").headers["feed-cursor"]
         opened = [stack.enter_context(open_stream(leaving.url, {"last_event_id": begin})) for _ in range(20)]
         follower = Follower([leaving.url, staying.url], cursor=begin)
         stack.callback(follower.stop)

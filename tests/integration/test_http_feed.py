@@ -200,7 +200,8 @@ def test_stream_is_history_byte_for_byte(client: WebClient, db: DbVerbs) -> None
 
 def test_every_list_has_cursor_to_follow_from(client: WebClient, db: DbVerbs, history: str) -> None:
     """Read a list and follow from there: nothing is missed."""
-    cursors = [client.get(path).json()["feed_cursor"] for path in ("/runs", "/sessions", f"/sessions/{history}/events")]
+    paths = ("/runs", "/sessions", f"/sessions/{history}/events")
+    cursors = [client.get(path).headers["feed-cursor"] for path in paths]
     say(client, db, history, "f")
     for cursor in cursors:
         with open_stream(client.url, {"last_event_id": cursor}) as stream:

@@ -20,6 +20,9 @@ from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
 LARGE = 60_000
+# Requests of a list, by the parameters that decide on the cursor: those that have it in the body, and those that do not.
+WITH_CURSOR = ["cursor_in_body=1", "limit=5", "limit=5&cursor_in_body=true"]
+WITHOUT_CURSOR = ["", "cursor_in_body=0", "cursor_in_body=false&limit=5", "_=17", "Cursor_in_body=1"]
 
 
 def large_runs(db: DbVerbs, number: int) -> set[str]:
@@ -149,3 +152,45 @@ def test_run_with_one_demand_profile_too_many_is_422(settings: Settings, db: DbV
         assert "At most 1 distinct sets of demands" in refused.json()["detail"][0]["msg"]
         batch = client.post("/runs/batch", {"runs": [body, body | {"additional_demands": {"tags": ["a"]}}]})
         assert [result["code"] for result in batch.json()["results"]] == [422, 201]
+
+
+def test_lists_have_exactly_the_body_of_deployed_clients_unless_asked_otherwise(client: WebClient) -> None:
+    """Every answer has the header `Feed-Cursor`; the same cursor is in the body for requests that ask."""
+    session_id = client.submit()["session_id"]
+    lists = {"runs": "/runs", "sessions": "/sessions", "events": f"/sessions/{session_id}/events"}
+    own = {
+        "runs": ["agent_name=x", "label=a=b", "fields=summary", "ready=true&cursor_in_body=1", "q=run_1234567890"],
+        "sessions": ["status=pending", "parent_session_id=x"],
+        "events": ["order=desc", "run_id=x"],
+    }
+    deployed = {"runs": ["status=pending", "status=other"], "sessions": [], "events": []}
+    for name, path in lists.items():
+        for query in [*WITH_CURSOR, *own[name]]:
+            answer = client.http.get(f"{path}?{query}")
+            assert (query, answer.json().get("feed_cursor")) == (query, answer.headers["feed-cursor"])
+        for query in [*WITHOUT_CURSOR, *deployed[name]]:
+            answer = client.http.get(f"{path}?{query}")
+            assert (query, set(answer.json())) == (query, {name})
+            assert answer.headers["feed-cursor"].startswith("v1.")
+        assert client.http.get(f"{path}?cursor_in_body=maybe").status_code == 422
+    assert "feed_cursor" not in client.http.get("/runs?fields=summary&cursor_in_body=0").json()
+    assert "feed-cursor" not in client.get("/runners").headers
+    origin = {"Origin": "http://localhost:3000"}
+    assert "Feed-Cursor" in client.http.get("/sessions", headers=origin).headers["access-control-expose-headers"]
+
+
+def test_list_of_nothing_is_what_deployed_clients_compare_with(client: WebClient) -> None:
+    assert client.get("/sessions").json() == {"sessions": []}
+    assert client.get("/runs").json() == {"runs": []}
+    assert client.get("/runners").json() == {"runners": []}
+
+
+def test_client_library_asks_for_the_cursor(client: WebClient) -> None:
+    """Read it of all lists, also without another parameter."""
+
+    async def read() -> set[str | None]:
+        async with CoordinatorClient(client.url) as library:
+            pages = [await library.runs(), await library.sessions(), await library.search_runs()]
+            return {page.get("feed_cursor", "")[:3] for page in pages}
+
+    assert asyncio.run(read()) == {"v1."}

@@ -44,7 +44,7 @@ def test_sessions_are_listed_newest_first_with_filters_and_pages(client: WebClie
     """Return all without a limit; narrow by `status`, `parent_session_id`, `limit` and `cursor`."""
     parent = client.submit()["session_id"]
     children = [client.submit(parent_session_id=parent)["session_id"] for _ in range(3)]
-    listed = client.get("/sessions").json()
+    listed = client.get("/sessions", cursor_in_body=1).json()
     assert [session["session_id"] for session in listed["sessions"]] == [*children[::-1], parent]
     assert listed["feed_cursor"].startswith("v1.")
     of_parent = client.get("/sessions", parent_session_id=parent).json()["sessions"]

@@ -93,7 +93,7 @@ class Written:
 
 def now(client: WebClient) -> str:
     """Return the feed's current cursor."""
-    return str(client.get("/sessions").json()["feed_cursor"])
+    return str(client.get("/sessions").headers["feed-cursor"])
 
 
 def say(client: WebClient, session_id: str, content: str, **fields: object) -> None:

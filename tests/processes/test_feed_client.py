@@ -110,7 +110,7 @@ def history(db: DbVerbs, after: str) -> list[Told]:
 
 def now(client: WebClient) -> str:
     """Return the feed's current cursor."""
-    return str(client.get("/sessions").json()["feed_cursor"])
+    return str(client.get("/sessions").headers["feed-cursor"])
 
 
 @pytest.mark.parametrize("seed", range(2))

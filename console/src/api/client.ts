@@ -5,7 +5,8 @@ import type { components, paths } from "./schema";
 
 export type Run = components["schemas"]["Run"];
 export type RunSummary = components["schemas"]["RunSummary"];
-export type RunSummaryPage = components["schemas"]["RunSummaryPage"];
+// With `fields=summary` every page has its cursor in the body.
+export type RunSummaryPage = components["schemas"]["RunSummaryPage"] & { feed_cursor: string };
 export type Session = components["schemas"]["Session"];
 export type SessionPage = components["schemas"]["SessionPage"];
 export type Runner = components["schemas"]["Runner"];

@@ -1,0 +1,190 @@
+"""Their runner, unmodified: executors of theirs that need no model, its embedded MCP server, and the SDK beside it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from compat.coordinators import Coordinator, profiles, runner_of, start_runner
+from compat.environment import RUNNER, SDKS, Environment
+from compat.mcp_client import McpClient
+from compat.recorder import Recorder
+from devserver.console_build import find_node
+from testkit.ports import own_port
+from testkit.waiting import eventually
+
+ECHO: Final = "echo-executor"
+PROCEDURAL: Final = "test-procedural"
+RUNS: Final = 6
+END_SECONDS: Final = 60.0
+SDK_TRIAL: Final = Path(__file__).with_name("sdk_trial.mjs")
+
+
+def try_runners(environment: Environment, coordinator: Coordinator, recorder: Recorder) -> None:
+    """Start a runner of each profile, each at another address of the coordinator, and let them work and leave."""
+    urls, mcp_port = coordinator.urls, own_port()
+    with (
+        runner_of(environment, coordinator, urls[0], ECHO, mcp_port) as echo,
+        runner_of(environment, coordinator, urls[-1], PROCEDURAL, own_port()) as procedural,
+    ):
+        recorder.call("runner: GET /runners", "GET", "/runners")
+        _turns(recorder)
+        _many(recorder)
+        _procedural(recorder)
+        recorder.note("runner: a second one of the same identity", _second(environment, coordinator, urls[-1]))
+        _mcp(recorder, mcp_port)
+        for name, outcome in _sdk(environment, urls[-1]).items():
+            recorder.note(f"SDK: {name}", recorder.shapes.of(outcome))
+        (removed,) = [each for each in _runners(recorder) if each["executor_profile"] == PROCEDURAL]
+        recorder.call("", "DELETE", f"/runners/{removed['runner_id']}")
+        recorder.note("runner: exit code when it is told to leave", procedural.wait(END_SECONDS))
+        echo.interrupt()
+        recorder.note("runner: exit code after SIGINT", echo.wait(END_SECONDS))
+        eventually(lambda: not profiles(urls[0]), END_SECONDS, every=0.2, what="no runners")
+        recorder.call("runner: GET /runners, all left", "GET", "/runners")
+
+
+def _turns(recorder: Recorder) -> None:
+    """Start a session, resume it in the process that it keeps, and stop it."""
+    submitted = _submit(recorder, {"prompt": "one"})
+    session = submitted["session_id"]
+    recorder.note("runner: status after a turn", _settled(recorder, session))
+    recorder.call("runner: result of a turn", "GET", f"/sessions/{session}/result")
+    recorder.call("runner: affinity", "GET", f"/sessions/{session}/affinity")
+    resumed = _submit(recorder, {"prompt": "two"}, type="resume_session", session_id=session)
+    recorder.note("runner: end of a resume", _ended(recorder, resumed["run_id"])["status"])
+    recorder.call("runner: result of a resume", "GET", f"/sessions/{session}/result")
+    events = recorder.call("", "GET", f"/sessions/{session}/events")["events"]
+    recorder.note("runner: types of events", [event["event_type"] for event in events])
+    recorder.call("runner: stop of an idle session", "POST", f"/sessions/{session}/stop")
+    recorder.note("runner: status after a stop", _settled(recorder, session))
+
+
+def _many(recorder: Recorder) -> None:
+    submitted = [_submit(recorder, {"prompt": f"p{number}"}) for number in range(RUNS)]
+    ended = [_ended(recorder, one["run_id"])["status"] for one in submitted]
+    texts = [recorder.call("", "GET", f"/sessions/{one['session_id']}/result")["result_text"] for one in submitted]
+    recorder.note(f"runner: {RUNS} runs at once", list(zip(ended, texts, strict=True)))
+
+
+def _procedural(recorder: Recorder) -> None:
+    for name, parameters in (
+        ("procedural run", {"stdout": "hi"}),
+        ("procedural run, JSON", {"stdout": "hi", "json": True}),
+        ("procedural run, exit code 3", {"stdout": "hi", "exit-code": 3}),
+    ):
+        submitted = _submit(recorder, parameters, agent_name="test")
+        run = _ended(recorder, submitted["run_id"])
+        shown = {field: run[field] for field in ("status", "error", "demands")}
+        recorder.note(f"runner: {name}", recorder.shapes.of(shown))
+        recorder.call(f"runner: result of a {name}", "GET", f"/sessions/{submitted['session_id']}/result")
+    refused = {"type": "start_session", "agent_name": "test", "parameters": {"other": 1}}
+    recorder.call("runner: procedural run, bad parameters", "POST", "/runs", refused)
+    resume = {"type": "resume_session", "session_id": submitted["session_id"], "parameters": {"prompt": "more"}}
+    recorder.call("runner: resume of a procedural session", "POST", "/runs", resume)
+
+
+def _second(environment: Environment, coordinator: Coordinator, url: str) -> Any:
+    second = start_runner(environment, coordinator, url, ECHO, own_port())
+    try:
+        return {"exit code": second.wait(END_SECONDS)}
+    finally:
+        second.end()
+
+
+def _mcp(recorder: Recorder, port: int) -> None:
+    def note(name: str, outcome: Any) -> None:
+        recorder.note(f"MCP: {name}", recorder.shapes.of(outcome))
+
+    with McpClient(f"http://127.0.0.1:{port}/mcp") as client:
+        note("tools", client.tools())
+        note("list_agent_blueprints", client.use("list_agent_blueprints"))
+        started = client.use("start_agent_session", parameters={"prompt": "by MCP"})
+        note("start_agent_session, sync", started)
+        note(
+            "start_agent_session, procedural",
+            client.use("start_agent_session", parameters={"stdout": "hi"}, agent_name="test"),
+        )
+        later = client.use("start_agent_session", parameters={"prompt": "later"}, mode="async_poll")
+        note("start_agent_session, async_poll", later)
+        note(
+            "resume_agent_session, sync",
+            client.use("resume_agent_session", session_id=started["session_id"], parameters={"prompt": "again"}),
+        )
+        _settled(recorder, later["session_id"])
+        for session in (later["session_id"], "ses_000000000000"):
+            note(
+                f"get_agent_session_status {recorder.shapes.of(session)}",
+                client.use("get_agent_session_status", session_id=session),
+            )
+            note(
+                f"get_agent_session_result {recorder.shapes.of(session)}",
+                client.use("get_agent_session_result", session_id=session),
+            )
+        note("start_agent_session, refused", client.use("start_agent_session", parameters={"text": "no prompt"}))
+    _callback_by_mcp(recorder, port, started["session_id"])
+
+
+def _callback_by_mcp(recorder: Recorder, port: int, parent: str) -> None:
+    """Start a child with a callback as an agent does, and note the result of its parent's resume."""
+    with McpClient(f"http://127.0.0.1:{port}/mcp", {"X-Agent-Session-Id": parent}) as client:
+        child = client.use("start_agent_session", parameters={"prompt": "child"}, mode="async_callback")
+        recorder.note("MCP: start_agent_session, async_callback", recorder.shapes.of(child))
+
+    def told() -> str:
+        text: str = recorder.call("", "GET", f"/sessions/{parent}/result").get("result_text") or ""
+        return text if "agent-callback" in text else ""
+
+    text = eventually(told, END_SECONDS, every=0.2, what="the callback")
+    recorder.note("MCP: result of the parent's resume", recorder.shapes.of(text))
+
+
+def _sdk(environment: Environment, url: str) -> dict[str, Any]:
+    module = environment.checkout / SDKS[0] / "dist" / "index.js"
+    command = [find_node().node, str(SDK_TRIAL), module.as_uri(), url]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=2 * END_SECONDS, check=False)
+    if ended.returncode:
+        return {"trial": ended.stderr.strip()[-2000:]}
+    outcomes: dict[str, Any] = json.loads(ended.stdout)
+    return outcomes
+
+
+def _submit(recorder: Recorder, parameters: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    body = {"type": "start_session", "parameters": parameters, **fields}
+    found: dict[str, Any] = recorder.call("", "POST", "/runs", body)
+    if "run_id" not in found:
+        raise AssertionError(f"not submitted: {found}")
+    return found
+
+
+def _ended(recorder: Recorder, run_id: str) -> dict[str, Any]:
+    def read() -> dict[str, Any] | None:
+        run: dict[str, Any] = recorder.call("", "GET", f"/runs/{run_id}")
+        return run if run["status"] in {"completed", "failed", "stopped"} else None
+
+    return eventually(read, END_SECONDS, every=0.1, what=f"the end of {run_id}") or {}
+
+
+def _settled(recorder: Recorder, session: str) -> str:
+    def read() -> str:
+        status: str = recorder.call("", "GET", f"/sessions/{session}/status")["status"]
+        return status if status not in {"pending", "running", "stopping"} else ""
+
+    return eventually(read, END_SECONDS, every=0.1, what=f"the end of {session}")
+
+
+def _runners(recorder: Recorder) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = recorder.call("", "GET", "/runners")["runners"]
+    return found
+
+
+@contextmanager
+def working_runner(environment: Environment, coordinator: Coordinator) -> Iterator[None]:
+    with runner_of(environment, coordinator, coordinator.urls[0], ECHO, own_port()):
+        yield
+
+
+def runner_is_there(checkout: Path) -> bool:
+    return all((checkout / RUNNER / "profiles" / f"{name}.json").is_file() for name in (ECHO, PROCEDURAL))
