@@ -56,7 +56,7 @@ def main() -> int:
     try:
         environment = prepare(asked.checkout, asked.work)
         if {"runners", "dashboard"} & set(asked.only):
-            build_packages(environment, dashboard="dashboard" in asked.only)
+            build_packages(environment)
     except NotInstalled as fault:
         print(fault, file=sys.stderr)
         return 2

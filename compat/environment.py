@@ -42,6 +42,10 @@ class Environment:
     def python(self) -> Path:
         return self.directory / "venv" / "bin" / "python"
 
+    @property
+    def sdk(self) -> Path:
+        return self.directory / "sdk.mjs"
+
     def variables(self, **more: str) -> dict[str, str]:
         """Return the environment of a program of the checkout, which writes no caches into it."""
         return child_environment(
@@ -81,8 +85,8 @@ def prepare(checkout: Path, directory: Path) -> Environment:
     return environment
 
 
-def build_packages(environment: Environment, *, dashboard: bool) -> None:
-    """Install the npm packages, and build the SDKs and the dashboard. Raises NotInstalled."""
+def build_packages(environment: Environment) -> None:
+    """Install the npm packages, and build the SDKs and the dashboard, once. Raises NotInstalled."""
     try:
         node = find_node()
     except CannotBuild as fault:
@@ -91,12 +95,18 @@ def build_packages(environment: Environment, *, dashboard: bool) -> None:
     digest = hashlib.sha256((root / "package-lock.json").read_bytes()).hexdigest()
     stamp = root / "node_modules" / ".installed"
     if not stamp.is_file() or stamp.read_text() != digest:
-        run([*node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], root)
+        wanted = [part for name in (DASHBOARD, *SDKS) for part in ("-w", name)]
+        run([*node.npm, "ci", *wanted, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], root)
         stamp.write_text(digest)
-    for package in SDKS if dashboard else SDKS[:1]:
+    for package in SDKS:
         if not (root / package / "dist" / "index.js").is_file():
             run([*node.npm, "run", "build", "-w", package], root)
-    if dashboard and not (root / DASHBOARD / "dist" / "index.html").is_file():
+    if not environment.sdk.is_file():
+        # Its modules name each other without an extension, as bundlers take them and Node does not.
+        bundler = root / "node_modules" / "esbuild" / "bin" / "esbuild"
+        source = root / SDKS[0] / "dist" / "index.js"
+        run([node.node, str(bundler), str(source), "--bundle", "--format=esm", f"--outfile={environment.sdk}"], root)
+    if not (root / DASHBOARD / "dist" / "index.html").is_file():
         run([*node.npm, "run", "build", "-w", DASHBOARD], root, VITE_AGENT_ORCHESTRATOR_API_URL=BUILT_FOR)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compat.coordinators import Coordinator, profiles, runner_of, start_runner
-from compat.environment import RUNNER, SDKS, Environment
+from compat.environment import Environment
 from compat.mcp_client import McpClient
 from compat.recorder import Recorder
 from devserver.console_build import find_node
@@ -142,8 +142,7 @@ def _callback_by_mcp(recorder: Recorder, port: int, parent: str) -> None:
 
 
 def _sdk(environment: Environment, url: str) -> dict[str, Any]:
-    module = environment.checkout / SDKS[0] / "dist" / "index.js"
-    command = [find_node().node, str(SDK_TRIAL), module.as_uri(), url]
+    command = [find_node().node, str(SDK_TRIAL), environment.sdk.as_uri(), url]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=2 * END_SECONDS, check=False)
     if ended.returncode:
         return {"trial": ended.stderr.strip()[-2000:]}
@@ -184,7 +183,3 @@ def _runners(recorder: Recorder) -> list[dict[str, Any]]:
 def working_runner(environment: Environment, coordinator: Coordinator) -> Iterator[None]:
     with runner_of(environment, coordinator, coordinator.urls[0], ECHO, own_port()):
         yield
-
-
-def runner_is_there(checkout: Path) -> bool:
-    return all((checkout / RUNNER / "profiles" / f"{name}.json").is_file() for name in (ECHO, PROCEDURAL))
