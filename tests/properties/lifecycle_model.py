@@ -26,7 +26,8 @@ class Runner:
 @dataclass(eq=False)
 class Run:
     """``token`` and ``runner`` stay with a run that ended at a runner; ``recalled`` is an end report that was taken for
-    the end of a time limit: its runner, token and outcome. ``parent`` is told of its end.
+    the end of a time limit: its runner, token and outcome. ``parent`` is told of its end. ``home``: the runner that it
+    demands, since its session's process waited there.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class Run:
     ended_by_us: bool = False
     recalled: tuple[Runner, str | None, str] | None = None
     parent: "Session | None" = None
+    home: str | None = None
     began: int = 0
 
     @property
@@ -56,7 +58,8 @@ class Run:
         return first is self and not self.delayed and self.session.stop is None
 
     def open_to(self, runner: Runner) -> bool:
-        return self.ready and self.tags <= runner.tags and runner.registration not in self.excluded
+        there = self.home in {None, runner.runner_id}
+        return self.ready and there and self.tags <= runner.tags and runner.registration not in self.excluded
 
     def back(self, *, bar: bool = False) -> None:
         """Return to pending as if it had never been claimed."""
@@ -159,7 +162,8 @@ class Model:
 
     def submit(self, session_id: str, run_id: str, **values: object) -> Run:
         session = self.sessions.setdefault(session_id, Session(session_id))
-        run = Run(run_id, session, **values)  # type: ignore[arg-type] # the caller's own fields
+        home = session.live.runner_id if session.live is not None and session.status in {"idle", "pending"} else None
+        run = Run(run_id, session, home=home, **values)  # type: ignore[arg-type] # the caller's own fields
         session.runs.append(run)
         self.runs[run_id] = run
         return run
