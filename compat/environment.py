@@ -63,7 +63,7 @@ def child_environment(more: Mapping[str, str], first: Path | None = None) -> dic
 
 def prepare(checkout: Path, directory: Path) -> Environment:
     """Copy the checkout, install its requirements where they have changed. Raises NotInstalled."""
-    environment = Environment(directory)
+    environment = Environment(directory.resolve())
     for part in (SERVER / "pyproject.toml", RUNNER / "agent-runner"):
         if not (checkout / part).is_file():
             raise NotInstalled(f"{checkout} is no checkout of the other coordinator: it has no {part}")
@@ -72,6 +72,7 @@ def prepare(checkout: Path, directory: Path) -> Environment:
     )
     requirements = [*_server_requirements(checkout), *_runner_requirements(checkout), "pytest"]
     digest = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()
+    directory = environment.directory
     stamp = directory / "venv" / ".installed"
     if not stamp.is_file() or stamp.read_text() != digest:
         shutil.rmtree(directory / "venv", ignore_errors=True)

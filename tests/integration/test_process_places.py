@@ -1,7 +1,5 @@
 """Resumes of sessions that no process ever bound: they go to the runner that keeps the session's process."""
 
-import json
-
 import pytest
 
 from models.callbacks.resume_parents import deliver_results
@@ -21,7 +19,7 @@ HINT = 'resume it with another hostname, or anywhere with "affinity": false'
 
 def demanded(db: DbVerbs, run_id: str) -> dict[str, str]:
     """Return the place that the run demands."""
-    wanted = json.loads(db.one("SELECT demands FROM runs WHERE run_id = :r", r=run_id))
+    wanted = db.one("SELECT demands FROM runs WHERE run_id = :r", r=run_id)
     return {name: wanted[name] for name in HOME if name in wanted}
 
 

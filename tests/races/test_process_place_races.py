@@ -1,7 +1,5 @@
 """Race resumes of a session that was never bound against the end of the process that it lives in."""
 
-import json
-
 import pytest
 
 from models.core.ids import new_id
@@ -15,7 +13,7 @@ from tests.support.reports import idle
 def hosts(db: DbVerbs) -> list[str | None]:
     """Return the hosts that the session's resumes demand, in their order."""
     rows = db.rows("SELECT demands FROM runs WHERE session_seq > 1 ORDER BY session_seq")
-    return [json.loads(row.demands).get("hostname") for row in rows]
+    return [row.demands.get("hostname") for row in rows]
 
 
 @pytest.mark.parametrize("first", ["end", "resume"])
