@@ -63,9 +63,10 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="coordinator-compat-"))
     say = _speaker()
     try:
-        found = [_outcomes(environment, side, directory, asked.only, say) for side in ("theirs", "ours")]
+        theirs_found = _outcomes(environment, "theirs", directory, asked.only, say)
+        ours_found = _outcomes(environment, "ours", directory, asked.only, say)
         known = known_differences()
-        rows = compare(*found, known)
+        rows = compare(theirs_found, ours_found, known)
         _print(rows, asked.json)
         for each in unseen(rows, known):
             print(f"known difference that was not seen: {each.call}")
@@ -92,7 +93,8 @@ def _outcomes(
                 trial(environment, coordinator, recorder)
                 recorder.note(f"{name}: carried out", "yes")
             except Exception as error:  # noqa: BLE001  # the other trials go on, and the table says so
-                recorder.note(f"{name}: carried out", f"no, {type(error).__name__}: {error}"[:2000])
+                # With the name of the side: two that fail are not the same.
+                recorder.note(f"{name}: carried out", f"not at {side}, {type(error).__name__}: {error}"[:2000])
         recorder.close()
         return recorder.outcomes
 

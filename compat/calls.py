@@ -1,5 +1,6 @@
 """Calls of the wire protocol as deployed clients and runners make them, in one order at each coordinator."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from compat.recorder import Recorder
@@ -11,7 +12,11 @@ IDENTITY = {
     "executor_profile": "compat",
     "executor": {"type": "autonomous", "command": "compat"},
 }
-TIME = "2026-01-01T12:00:00Z"
+
+
+def _now() -> str:
+    """Return the time as their executors send it: they list events by these texts."""
+    return datetime.now(UTC).isoformat()
 
 
 def make_calls(recorder: Recorder) -> None:
@@ -67,8 +72,8 @@ def _refused_submissions(recorder: Recorder) -> None:
         "empty prompt": {**START, "parameters": {"prompt": ""}},
         "resume without session": {**START, "type": "resume_session"},
         "resume of an unknown session": {**START, "type": "resume_session", "session_id": "ses_000000000000"},
-        "unknown parent": {**START, "parent_session_id": "ses_000000000000"},
     }
+    # An unknown parent is left out: it is 500 there, and their database is locked from then on.
     for name, body in bodies.items():
         recorder.call(f"POST /runs, {name}", "POST", "/runs", body)
 
@@ -124,12 +129,18 @@ def _life_of_session(recorder: Recorder, runner: str) -> str:
 def _events(recorder: Recorder, session: str) -> None:
     path = f"/sessions/{session}"
     text = [{"type": "text", "text": "hi"}]
-    message = {"event_type": "message", "session_id": session, "timestamp": TIME, "role": "assistant", "content": text}
+    message = {
+        "event_type": "message",
+        "session_id": session,
+        "timestamp": _now(),
+        "role": "assistant",
+        "content": text,
+    }
     recorder.call("POST /sessions/{id}/events", "POST", f"{path}/events", message)
     tool = {"tool_name": "t", "tool_input": {"a": 1}, "tool_output": [1, 2], "error": None}
-    used = {"event_type": "post_tool", "session_id": session, "timestamp": TIME, **tool}
+    used = {"event_type": "post_tool", "session_id": session, "timestamp": _now(), **tool}
     recorder.call("POST /sessions/{id}/events, tool", "POST", f"{path}/events", used)
-    result = {"event_type": "result", "session_id": session, "timestamp": TIME, "result_text": "r", "result_data": {}}
+    result = {"event_type": "result", "session_id": session, "timestamp": _now(), "result_text": "r", "result_data": {}}
     recorder.call("POST /sessions/{id}/events, result", "POST", f"{path}/events", {**result, "result_data": {"n": 1}})
     other = {**message, "session_id": "ses_000000000000"}
     recorder.call("POST /sessions/{id}/events, of another", "POST", f"{path}/events", other)
@@ -157,7 +168,7 @@ def _callbacks(recorder: Recorder, runner: str) -> None:
             result = {
                 "event_type": "result",
                 "session_id": child["session_id"],
-                "timestamp": TIME,
+                "timestamp": _now(),
                 "result_text": "done",
             }
             recorder.call("", "POST", f"/sessions/{child['session_id']}/events", result)
@@ -197,9 +208,9 @@ def _deletes(recorder: Recorder, session: str) -> None:
 
 
 def _leaving(recorder: Recorder, runner: str) -> None:
-    recorder.call("DELETE /runners/{id}", "DELETE", f"/runners/{runner}")
-    recorder.call("GET /runner/runs, told to leave", "GET", "/runner/runs", params={"runner_id": runner})
-    recorder.call("GET /runner/runs, left", "GET", "/runner/runs", params={"runner_id": runner})
-    again = recorder.call("", "POST", "/runner/register", {**IDENTITY, "executor_profile": "other"})
-    recorder.call("DELETE /runners/{id}?self=true", "DELETE", f"/runners/{again['runner_id']}", params={"self": "true"})
+    recorder.call("DELETE /runners/{id}?self=true", "DELETE", f"/runners/{runner}", params={"self": "true"})
+    other = recorder.call("", "POST", "/runner/register", {**IDENTITY, "executor_profile": "other"})["runner_id"]
+    recorder.call("DELETE /runners/{id}", "DELETE", f"/runners/{other}")
+    recorder.call("GET /runner/runs, told to leave", "GET", "/runner/runs", params={"runner_id": other})
+    recorder.call("GET /runner/runs, left", "GET", "/runner/runs", params={"runner_id": other})
     recorder.call("GET /runners, all left", "GET", "/runners")

@@ -21,6 +21,8 @@ DASHBOARD: Final = "apps/dashboard"
 # Address that the dashboard is built for; serving puts that of a coordinator in its place.
 BUILT_FOR: Final = "http://coordinator.invalid"
 INSTALL_SECONDS: Final = 1200
+# Version that the code was written for where the requirement names no upper bound, and later ones do not run it.
+WRITTEN_FOR: Final = ("mcp<2",)
 _SCRIPT: Final = re.compile(r"^# /// script\n(?P<lines>(?:#.*\n)+?)# ///$", re.MULTILINE)
 # Their runner starts executors by `uv run --script`; this one has what they need installed already.
 _UV: Final = '#!/bin/sh\n[ "$1 $2" = "run --script" ] || exit 64\nshift 2\nexec "{python}" "$@"\n'
@@ -70,13 +72,13 @@ def prepare(checkout: Path, directory: Path) -> Environment:
     shutil.copytree(
         checkout, environment.checkout, symlinks=True, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True
     )
-    requirements = [*_server_requirements(checkout), *_runner_requirements(checkout), "pytest"]
+    requirements = [*_server_requirements(checkout), *_runner_requirements(checkout), *WRITTEN_FOR, "pytest"]
     digest = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()
     directory = environment.directory
     stamp = directory / "venv" / ".installed"
     if not stamp.is_file() or stamp.read_text() != digest:
-        shutil.rmtree(directory / "venv", ignore_errors=True)
-        run([sys.executable, "-m", "venv", str(directory / "venv")], directory)
+        if not environment.python.is_file():
+            run([sys.executable, "-m", "venv", str(directory / "venv")], directory)
         run([str(environment.python), "-m", "pip", "install", "-q", *requirements], directory)
         stamp.write_text(digest)
     tools = directory / "bin"

@@ -70,6 +70,7 @@ def _many(recorder: Recorder) -> None:
 
 
 def _procedural(recorder: Recorder) -> None:
+    session = ""
     for name, parameters in (
         ("procedural run", {"stdout": "hi"}),
         ("procedural run, JSON", {"stdout": "hi", "json": True}),
@@ -79,10 +80,11 @@ def _procedural(recorder: Recorder) -> None:
         run = _ended(recorder, submitted["run_id"])
         shown = {field: run[field] for field in ("status", "error", "demands")}
         recorder.note(f"runner: {name}", recorder.shapes.of(shown))
-        recorder.call(f"runner: result of a {name}", "GET", f"/sessions/{submitted['session_id']}/result")
+        session = submitted["session_id"]
+        recorder.call(f"runner: result of a {name}", "GET", f"/sessions/{session}/result")
     refused = {"type": "start_session", "agent_name": "test", "parameters": {"other": 1}}
     recorder.call("runner: procedural run, bad parameters", "POST", "/runs", refused)
-    resume = {"type": "resume_session", "session_id": submitted["session_id"], "parameters": {"prompt": "more"}}
+    resume = {"type": "resume_session", "session_id": session, "parameters": {"prompt": "more"}}
     recorder.call("runner: resume of a procedural session", "POST", "/runs", resume)
 
 

@@ -24,10 +24,21 @@ class Same(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Known difference: the calls that its pattern names (`*` and `?`), and why they differ."""
+    """Known difference of the calls that its pattern names (`*` and `?`): in some fields, or with none in anything."""
 
     call: str
     reason: str
+    fields: tuple[str, ...] = ()
+
+    def excuses(self, call: str, theirs: Any, ours: Any) -> bool:
+        if not fnmatchcase(call, self.call):
+            return False
+        return not self.fields or covers(_without(theirs, self.fields), _without(ours, self.fields))
+
+    @property
+    def title(self) -> str:
+        """Return what docs/moving-in.md calls it."""
+        return f"`{self.call}`" + (f": {', '.join(f'`{field}`' for field in self.fields)}" if self.fields else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Row:
 
 def known_differences(path: Path = KNOWN_FILE) -> list[Difference]:
     given = tomllib.loads(path.read_text())["difference"]
-    return [Difference(each["call"], " ".join(each["reason"].split())) for each in given]
+    return [Difference(each["call"], " ".join(each["reason"].split()), tuple(each.get("fields", ()))) for each in given]
 
 
 def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any], known: Sequence[Difference]) -> list[Row]:
@@ -50,7 +61,7 @@ def compare(theirs: Mapping[str, Any], ours: Mapping[str, Any], known: Sequence[
     for call in dict.fromkeys((*theirs, *ours)):
         one, other = theirs.get(call, NOT_REACHED), ours.get(call, NOT_REACHED)
         same = _same(one, other)
-        found = next((each for each in known if fnmatchcase(call, each.call)), None) if same is Same.NO else None
+        found = next((each for each in known if each.excuses(call, one, other)), None) if same is Same.NO else None
         rows.append(Row(call, one, other, same) if found is None else Row(call, one, other, Same.KNOWN, found.reason))
     return rows
 
@@ -89,6 +100,12 @@ def written(rows: Sequence[Row]) -> str:
     counts = {same: sum(row.same is same for row in rows) for same in Same}
     lines += ["", ", ".join(f"{number} {same}" for same, number in counts.items())]
     return "\n".join(lines)
+
+
+def _without(value: Any, fields: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(inner, fields) for name, inner in value.items() if name not in fields}
+    return [_without(inner, fields) for inner in value] if isinstance(value, list) else value
 
 
 def _same(theirs: Any, ours: Any) -> Same:

@@ -28,8 +28,10 @@ def run_their_tests(environment: Environment, coordinator: Coordinator) -> dict[
         (tests.parent / "urls.txt").write_text(" ".join(coordinator.urls))
         more = {"PYTHONPATH": str(environment.checkout / SERVER)}
     report = coordinator.directory / "tests.xml"
-    command = [str(environment.python), "-m", "pytest", str(tests), "-q", "-p", "no:cacheprovider"]
-    command += [f"--rootdir={tests.parent}", f"--junitxml={report}"]
+    # A configuration of its own: pytest would look for one above the directory of the copy.
+    (coordinator.directory / "pytest.ini").write_text("[pytest]\n")
+    command = [str(environment.python), "-m", "pytest", "-c", str(coordinator.directory / "pytest.ini")]
+    command += [str(tests), "-q", "-p", "no:cacheprovider", f"--rootdir={tests.parent}", f"--junitxml={report}"]
     variables = environment.variables(**their_variables(coordinator.directory / "of-tests"), **more)
     with (coordinator.directory / "tests.log").open("wb") as log:
         subprocess.run(

@@ -109,9 +109,10 @@ def _invalid_transition(error: errors.InvalidTransition) -> Problem:
 
 
 def _duplicate_runner(error: errors.DuplicateRunner) -> Problem:
+    identity = f"({error.hostname}, {error.project_dir}, {error.executor_profile})"
     detail = {
         "error": "duplicate_runner",
-        "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
+        "message": f"Runner with identity {identity} is already registered and online as {error.runner_id}",
         "runner_id": error.runner_id,
         "hostname": error.hostname,
         "project_dir": error.project_dir,

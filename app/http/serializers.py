@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app.http.lenient import encode
 from models.claims.matching import PROCEDURAL
+from models.core.statuses import RunStatus
 from models.explanations.reasons import Reason, RunExplanation, RunnerExplanation
 from models.feed.run_timeline import RunTimeline
 from models.feed.timeline import Event
@@ -134,11 +135,12 @@ def submitted_json(submitted: Submitted) -> dict[str, Any]:
 
 
 def stopped_json(stopped: Stopped) -> dict[str, Any]:
+    cancelled = "Run cancelled before execution" if stopped.status == RunStatus.STOPPED else None
     shown = {
         "session_id": stopped.session_id,
         "run_id": stopped.run_id,
         "status": stopped.status,
-        "message": stopped.message,
+        "message": stopped.message or cancelled,
     }
     return {"ok": True} | {name: value for name, value in shown.items() if value is not None}
 

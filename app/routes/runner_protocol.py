@@ -110,7 +110,8 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
             "provides an agent of this name (`agent_name_collision`, with `agent_name` and `existing_runner_id`)",
             {
                 "error": "duplicate_runner",
-                "message": "A runner with the same hostname, project_dir, executor_profile and command is online",
+                "message": "Runner with identity (build-7, /srv/project, coding) is already registered and online as "
+                "lnch_0a1b2c3d4e5f",
                 "runner_id": "lnch_0a1b2c3d4e5f",
                 "hostname": "build-7",
                 "project_dir": "/srv/project",

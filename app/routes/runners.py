@@ -65,7 +65,7 @@ async def remove_runner(runner_id: str, request: Request, web: Web, caller: Call
     """Make a runner leave: now with `self=true`, otherwise by an order in its next poll."""
     itself = request.query_params.get(ITSELF.name, "").lower() in {"true", "1", "yes", "on"}
     accepted(await web.verbs.deregister.one(LeaveRunner(storable(runner_id), itself, caller)))
-    message = "Runner left" if itself else "Runner will be told to leave on its next poll"
+    message = "Runner deregistered" if itself else "Runner marked for deregistration"
     return Json({"ok": True, "message": message, "initiated_by": "self" if itself else "external"})
 
 

@@ -139,5 +139,5 @@ class RunnerLeaves(Described):
     """Answer to the removal of a runner."""
 
     ok: Done
-    message: Annotated[str, Field(examples=["Runner left"])]
+    message: Annotated[str, Field(examples=["Runner deregistered"])]
     initiated_by: Literal["self", "external"]

@@ -280,14 +280,15 @@ def test_callback_run_has_default_match_deadline(db: DbVerbs) -> None:
 
 def test_report_notifies_callbacks_only_if_parent_may_be_due(db: DbVerbs) -> None:
     """Notify for the end of a child and for the end of a parent with waiting results."""
-    parent = running(db)
+    runner = db.runner(hostname="of-parent")
+    parent = running(db, runner)
     child, other = child_of(db, parent.session_id), child_of(db, parent.session_id, execution_mode="sync")
     assert not accepted(db, other, "completed").calls_back
     assert accepted(db, child, "completed").calls_back
     assert not accepted(db, child, "completed").calls_back
     assert accepted(db, parent, "completed", session_status="idle").calls_back
     deliver(db)
-    (run,) = db.claim(db.runner())
+    (run,) = db.claim(runner)
     assert not accepted(db, run, "started").calls_back
     assert not accepted(db, run, "completed").calls_back
 

@@ -99,7 +99,7 @@ def test_affinity_that_blocks_is_explained(db: DbVerbs) -> None:
     assert told(db, run.run_id) == [("matching_draining", True, None), ("affinity", False, HOME)]
     db.do(deregister_runners, [LeaveRunner(home.runner_id, self_initiated=True)])
     assert told(db, run.run_id)[1:] == [("affinity", False, HOME)]
-    assert explained(db, run.run_id).reasons[-1].fix.endswith(HINT)
+    assert str(explained(db, run.run_id).reasons[-1].fix).endswith(HINT)
     counts(db)
     pass_time(db, "demand_profiles", "unmatched_since", 3600)
     pass_time(db, "runs", "match_deadline_at", 3600)

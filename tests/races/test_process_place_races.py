@@ -1,5 +1,8 @@
 """Race resumes of a session that was never bound against the end of the process that it lives in."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from models.core.ids import new_id
@@ -22,9 +25,13 @@ def test_resume_is_decided_by_process_that_it_finds_under_the_lock(db: DbVerbs, 
     runner = db.runner(hostname="home")
     session_id = idle(db, runner).session_id
     end = [ReportSessionStatus(runner.runner_id, session_id, "finished")]
-    steps = {"end": (report_session_statuses, end), "resume": (submit_runs, [resume_submission(session_id)])}
+    steps: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+        "end": (report_session_statuses, end),
+        "resume": (submit_runs, [resume_submission(session_id)]),
+    }
     with steppers(db.engine, 2) as (one, other):
-        one.do(*steps.pop(first))
+        verb, items = steps.pop(first)
+        one.do(verb, items)
         ((verb, items),) = steps.values()
         later = other.do(verb, items)
         assert other.waits
