@@ -84,7 +84,7 @@ def _outcomes(
     directory = scratch / side
     directory.mkdir()
     with _coordinator(environment, side, directory) as coordinator:
-        recorder = Recorder(coordinator.urls)
+        recorder = Recorder(coordinator.urls, directory)
         for name, trial in TRIALS.items():
             if name not in trials:
                 continue

@@ -2,6 +2,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -14,9 +15,9 @@ ANSWER_SECONDS: Final = 60.0
 class Recorder:
     """Client that takes the addresses of a coordinator in turns, and keeps the outcome of each call by its name."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], directory: Path) -> None:
         self.outcomes: dict[str, Any] = {}
-        self.shapes = Shapes()
+        self.shapes = Shapes(directory)
         self.urls = list(urls)
         self._next = cycle(urls)
         self._http = httpx.Client(timeout=ANSWER_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ ECHO: Final = "echo-executor"
 PROCEDURAL: Final = "test-procedural"
 RUNS: Final = 6
 END_SECONDS: Final = 60.0
+RUN_SECONDS: Final = 25.0
 SDK_TRIAL: Final = Path(__file__).with_name("sdk_trial.mjs")
 
 
@@ -47,26 +49,24 @@ def try_runners(environment: Environment, coordinator: Coordinator, recorder: Re
 
 
 def _turns(recorder: Recorder) -> None:
-    """Start a session, resume it in the process that it keeps, and stop it."""
+    """Start a session, resume it in the process that it keeps, and stop it. Their executor sends no results."""
     submitted = _submit(recorder, {"prompt": "one"})
     session = submitted["session_id"]
     recorder.note("runner: status after a turn", _settled(recorder, session))
     recorder.call("runner: result of a turn", "GET", f"/sessions/{session}/result")
     recorder.call("runner: affinity", "GET", f"/sessions/{session}/affinity")
     resumed = _submit(recorder, {"prompt": "two"}, type="resume_session", session_id=session)
-    recorder.note("runner: end of a resume", _ended(recorder, resumed["run_id"])["status"])
-    recorder.call("runner: result of a resume", "GET", f"/sessions/{session}/result")
+    recorder.note("runner, resume: end", _ended(recorder, resumed["run_id"])["status"])
     events = recorder.call("", "GET", f"/sessions/{session}/events")["events"]
-    recorder.note("runner: types of events", [event["event_type"] for event in events])
-    recorder.call("runner: stop of an idle session", "POST", f"/sessions/{session}/stop")
-    recorder.note("runner: status after a stop", _settled(recorder, session))
+    recorder.note("runner, resume: types of events", sorted(event["event_type"] for event in events))
+    recorder.call("runner, resume: stop of the session", "POST", f"/sessions/{session}/stop")
+    recorder.note("runner, resume: status after the stop", _settled(recorder, session))
 
 
 def _many(recorder: Recorder) -> None:
     submitted = [_submit(recorder, {"prompt": f"p{number}"}) for number in range(RUNS)]
     ended = [_ended(recorder, one["run_id"])["status"] for one in submitted]
-    texts = [recorder.call("", "GET", f"/sessions/{one['session_id']}/result")["result_text"] for one in submitted]
-    recorder.note(f"runner: {RUNS} runs at once", list(zip(ended, texts, strict=True)))
+    recorder.note(f"runner: {RUNS} runs at once", ended)
 
 
 def _procedural(recorder: Recorder) -> None:
@@ -103,44 +103,36 @@ def _mcp(recorder: Recorder, port: int) -> None:
     with McpClient(f"http://127.0.0.1:{port}/mcp") as client:
         note("tools", client.tools())
         note("list_agent_blueprints", client.use("list_agent_blueprints"))
-        started = client.use("start_agent_session", parameters={"prompt": "by MCP"})
-        note("start_agent_session, sync", started)
-        note(
-            "start_agent_session, procedural",
-            client.use("start_agent_session", parameters={"stdout": "hi"}, agent_name="test"),
-        )
         later = client.use("start_agent_session", parameters={"prompt": "later"}, mode="async_poll")
         note("start_agent_session, async_poll", later)
-        note(
-            "resume_agent_session, sync",
-            client.use("resume_agent_session", session_id=started["session_id"], parameters={"prompt": "again"}),
-        )
         _settled(recorder, later["session_id"])
         for session in (later["session_id"], "ses_000000000000"):
-            note(
-                f"get_agent_session_status {recorder.shapes.of(session)}",
-                client.use("get_agent_session_status", session_id=session),
-            )
-            note(
-                f"get_agent_session_result {recorder.shapes.of(session)}",
-                client.use("get_agent_session_result", session_id=session),
-            )
+            name = "" if session == later["session_id"] else ", unknown"
+            status = client.use("get_agent_session_status", session_id=session)
+            note(f"get_agent_session_status{name}", status)
+            note(f"get_agent_session_result{name}", client.use("get_agent_session_result", session_id=session))
+        note("start_agent_session, sync", client.use("start_agent_session", parameters={"prompt": "by MCP"}))
+        script = {"stdout": "hi"}
+        note("start, procedural", client.use("start_agent_session", parameters=script, agent_name="test"))
         note("start_agent_session, refused", client.use("start_agent_session", parameters={"text": "no prompt"}))
-    _callback_by_mcp(recorder, port, started["session_id"])
+        unknown = client.use("resume_agent_session", session_id="ses_000000000000", parameters={"prompt": "again"})
+        note("resume_agent_session, unknown", unknown)
+    _callback_by_mcp(recorder, port, later["session_id"])
 
 
 def _callback_by_mcp(recorder: Recorder, port: int, parent: str) -> None:
-    """Start a child with a callback as an agent does, and note the result of its parent's resume."""
+    """Start a child with a callback as an agent does, and note the prompt of its parent's resume."""
     with McpClient(f"http://127.0.0.1:{port}/mcp", {"X-Agent-Session-Id": parent}) as client:
         child = client.use("start_agent_session", parameters={"prompt": "child"}, mode="async_callback")
         recorder.note("MCP: start_agent_session, async_callback", recorder.shapes.of(child))
 
-    def told() -> str:
-        text: str = recorder.call("", "GET", f"/sessions/{parent}/result").get("result_text") or ""
-        return text if "agent-callback" in text else ""
+    def told() -> list[Any]:
+        runs = recorder.call("", "GET", "/runs")["runs"]
+        return [run for run in runs if run["session_id"] == parent and run["type"] == "resume_session"]
 
-    text = eventually(told, END_SECONDS, every=0.2, what="the callback")
-    recorder.note("MCP: result of the parent's resume", recorder.shapes.of(text))
+    (resume,) = eventually(told, END_SECONDS, every=0.2, what="the callback")
+    shown = {field: resume[field] for field in ("type", "parameters", "demands")}
+    recorder.note("MCP: resume of the parent", recorder.shapes.of(shown))
 
 
 def _sdk(environment: Environment, url: str) -> dict[str, Any]:
@@ -161,11 +153,13 @@ def _submit(recorder: Recorder, parameters: dict[str, Any], **fields: Any) -> di
 
 
 def _ended(recorder: Recorder, run_id: str) -> dict[str, Any]:
-    def read() -> dict[str, Any] | None:
+    """Return the run at its end, or as it is after a while."""
+    end = time.monotonic() + RUN_SECONDS
+    while True:
         run: dict[str, Any] = recorder.call("", "GET", f"/runs/{run_id}")
-        return run if run["status"] in {"completed", "failed", "stopped"} else None
-
-    return eventually(read, END_SECONDS, every=0.1, what=f"the end of {run_id}") or {}
+        if run["status"] in {"completed", "failed", "stopped"} or time.monotonic() > end:
+            return run
+        time.sleep(0.1)
 
 
 def _settled(recorder: Recorder, session: str) -> str:

@@ -1,6 +1,7 @@
 """Outcomes without what differs from run to run: ids, times, ports, counters."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 _IDS: Final = re.compile(r"\b(ses|run|lnch|hook)_[0-9a-f]{12,32}\b")
@@ -13,7 +14,8 @@ _COUNTERS: Final = {"id", "seconds_since_heartbeat", "poll_timeout_seconds", "he
 class Shapes:
     """Names each id by the order in which it is seen, so that the same id has the same name in all outcomes."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = None if directory is None else str(directory)
         self._names: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -36,6 +38,8 @@ class Shapes:
 
     def _text(self, text: str) -> str:
         named = _IDS.sub(self._name, text)
+        if self._directory is not None:
+            named = named.replace(self._directory, "DIRECTORY")
         return _ADDRESS.sub("HOST", _TIME.sub("TIME", named))
 
     def _name(self, found: "re.Match[str]") -> str:
