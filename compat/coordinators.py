@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def ours(directory: Path) -> Iterator[Coordinator]:
 
 @contextmanager
 def runner_of(
-    environment: Environment, coordinator: Coordinator, url: str, profile: str, mcp_port: int
+    environment: Environment, coordinator: Coordinator, url: str, profile: str, mcp_port: int = 0
 ) -> Iterator[Program]:
     """Start their runner with a profile of theirs, and wait until the coordinator lists it."""
     runner = start_runner(environment, coordinator, url, profile, mcp_port)
@@ -122,13 +123,15 @@ def runner_of(
         runner.end()
 
 
-def start_runner(environment: Environment, coordinator: Coordinator, url: str, profile: str, mcp_port: int) -> Program:
+def start_runner(
+    environment: Environment, coordinator: Coordinator, url: str, profile: str, mcp_port: int = 0
+) -> Program:
     project = coordinator.directory / f"project-{profile}"
     project.mkdir(exist_ok=True)
     script = environment.checkout / RUNNER / "agent-runner"
     command = [str(environment.python), str(script), "--profile", profile, "--coordinator-url", url]
-    command += ["--project-dir", str(project), "--mcp-port", str(mcp_port)]
-    log = coordinator.directory / f"runner-{profile}-{mcp_port}.log"
+    command += ["--project-dir", str(project), *(["--mcp-port", str(mcp_port)] if mcp_port else [])]
+    log = coordinator.directory / f"runner-{profile}-{time.monotonic_ns()}.log"
     return Program(command, project, environment.variables(PROJECT_DIR=str(project)), log)
 
 

@@ -29,7 +29,7 @@ def try_runners(environment: Environment, coordinator: Coordinator, recorder: Re
     urls, mcp_port = coordinator.urls, own_port()
     with (
         runner_of(environment, coordinator, urls[0], ECHO, mcp_port) as echo,
-        runner_of(environment, coordinator, urls[-1], PROCEDURAL, own_port()) as procedural,
+        runner_of(environment, coordinator, urls[-1], PROCEDURAL) as procedural,
     ):
         recorder.call("runner: GET /runners", "GET", "/runners")
         _turns(recorder)
@@ -89,7 +89,7 @@ def _procedural(recorder: Recorder) -> None:
 
 
 def _second(environment: Environment, coordinator: Coordinator, url: str) -> Any:
-    second = start_runner(environment, coordinator, url, ECHO, own_port())
+    second = start_runner(environment, coordinator, url, ECHO)
     try:
         return {"exit code": second.wait(END_SECONDS)}
     finally:
@@ -177,5 +177,5 @@ def _runners(recorder: Recorder) -> list[dict[str, Any]]:
 
 @contextmanager
 def working_runner(environment: Environment, coordinator: Coordinator) -> Iterator[None]:
-    with runner_of(environment, coordinator, coordinator.urls[0], ECHO, own_port()):
+    with runner_of(environment, coordinator, coordinator.urls[0], ECHO):
         yield

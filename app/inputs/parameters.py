@@ -5,11 +5,11 @@ from app.http.problems import BadRequest
 from models.runs.prompts import is_prompt
 
 NO_AGENT: Final = "(no agent)"
-# Shown to clients; `is_prompt` checks it.
+# Shown to clients, with its fields in the order that they know; `is_prompt` checks it.
 PROMPT_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "object",
-    "properties": {"prompt": {"type": "string", "minLength": 1}},
     "required": ["prompt"],
+    "properties": {"prompt": {"type": "string", "minLength": 1}},
     "additionalProperties": False,
 }
 MAX_MESSAGE: Final = 1024
