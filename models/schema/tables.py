@@ -39,6 +39,7 @@ from models.schema.feed_tables import (
 )
 from models.schema.overview_tables import run_stats, run_stats_head, run_totals, run_totals_head
 from models.schema.process_tables import duties, gaps, instances, metrics_targets, waiting_polls
+from models.schema.registry_tables import registry_entries
 from models.schema.sql import sql
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "key_changes",
     "metadata",
     "metrics_targets",
+    "registry_entries",
     "run_event_counts",
     "run_stats",
     "run_stats_head",
@@ -250,12 +252,7 @@ runs = Table(
         postgresql_include=COUNTED_COLUMNS,
         postgresql_where=sql("status = $PENDING AND owner IS NOT NULL"),
     ),
-    Index(
-        "ix_runs_unfinished",
-        "session_id",
-        "session_seq",
-        postgresql_where=sql("status IN $UNFINISHED"),
-    ),
+    Index("ix_runs_unfinished", "session_id", "session_seq", postgresql_where=sql("status IN $UNFINISHED")),
     Index(
         "ix_runs_claim",
         "profile_id",

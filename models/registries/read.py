@@ -1,0 +1,82 @@
+"""Read entries of the registries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import orjson
+from sqlalchemy import Connection, Row
+
+from models.registries.records import (
+    Agent,
+    Capability,
+    Entry,
+    Kind,
+    McpServer,
+    ResolutionInputs,
+    Script,
+    entry_of,
+)
+from models.schema.sql import sql
+from models.state.runs import iso
+
+_KINDS: Final = {kind.name.lower(): f"'{kind}'" for kind in Kind}
+
+_COLUMNS: Final = "e.kind, e.name, CAST(e.record AS text) AS record, e.created_at, e.modified_at"
+
+# One snapshot: an agent is never resolved with the capabilities of another moment.
+_INPUTS = sql(
+    """
+    WITH agent AS (
+        SELECT * FROM registry_entries WHERE kind = $agent AND name = CAST(:name AS text)
+    ), capabilities AS (
+        SELECT * FROM registry_entries
+        WHERE kind = $capability
+          AND name = ANY(ARRAY(SELECT json_array_elements_text(a.record -> 'capabilities') FROM agent a))
+    ), referring AS (
+        SELECT record FROM agent UNION ALL SELECT record FROM capabilities
+    ), scripts AS (
+        SELECT * FROM registry_entries
+        WHERE kind = $script AND name = ANY(ARRAY(SELECT r.record ->> 'script' FROM referring r))
+    ), servers AS (
+        SELECT * FROM registry_entries
+        WHERE kind = $mcp_server
+          AND name = ANY(ARRAY(
+            SELECT s.value ->> 'ref' FROM referring r CROSS JOIN json_each(r.record -> 'mcp_servers') s
+          ))
+    )
+    SELECT $columns FROM (
+        SELECT * FROM agent UNION ALL SELECT * FROM capabilities
+        UNION ALL SELECT * FROM scripts UNION ALL SELECT * FROM servers
+    ) e
+    """,
+    columns=_COLUMNS,
+    **_KINDS,
+)
+
+
+def read_resolution_inputs(connection: Connection, agent_name: str) -> ResolutionInputs | None:
+    """Return the agent of the registry with all entries that it and its capabilities name; None without such an agent.
+
+    One statement. Agents of runners are not in the registry.
+    """
+    found: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
+    for row in connection.execute(_INPUTS, {"name": agent_name}):
+        found[Kind(row.kind)][row.name] = as_entry(row)
+    agent = found[Kind.AGENT].get(agent_name)
+    if agent is None:
+        return None
+    return ResolutionInputs(
+        cast(Agent, agent),
+        cast(dict[str, Capability], found[Kind.CAPABILITY]),
+        cast(dict[str, Script], found[Kind.SCRIPT]),
+        cast(dict[str, McpServer], found[Kind.MCP_SERVER]),
+    )
+
+
+def as_entry(row: Row[Any]) -> Entry:
+    """Return the entry of a row with kind, record as text and times; with ``content`` where the row has it."""
+    content = row._mapping.get("content")
+    return entry_of(
+        Kind(row.kind), orjson.loads(row.record), iso(row.created_at) or "", iso(row.modified_at) or "", content
+    )
