@@ -40,6 +40,9 @@ class Act(StrEnum):
     SESSION_DELETED = "session_deleted"
     BULK_STARTED = "bulk_started"
     BULK_STOPPED = "bulk_stopped"
+    ENTRY_CREATED = "registry_entry_created"
+    ENTRY_CHANGED = "registry_entry_changed"
+    ENTRY_DELETED = "registry_entry_deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,3 +177,41 @@ class TooManyBulks(CoordinatorError):
 @dataclass(frozen=True)
 class BadCursor(CoordinatorError):
     cursor: str
+
+
+@dataclass(frozen=True)
+class EntryNotFound(CoordinatorError):
+    """No such entry of a registry. ``noun``: Agent, Capability, Script, MCP server."""
+
+    noun: str
+    name: str
+
+
+@dataclass(frozen=True)
+class EntryExists(CoordinatorError):
+    noun: str
+    name: str
+
+
+@dataclass(frozen=True)
+class EntryReferenced(CoordinatorError):
+    """These agents name the entry, which was kept."""
+
+    noun: str
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BadEntry(CoordinatorError):
+    """The entry would break a rule of its registry; nothing was changed."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RegistryFull(CoordinatorError):
+    """The registry would hold more entries, or more bytes, than it may; nothing was changed."""
+
+    noun: str
+    entries: int
+    size: int

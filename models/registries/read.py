@@ -1,11 +1,9 @@
 """Read entries of the registries."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import orjson
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, text
 
 from models.registries.records import (
     Agent,
@@ -22,7 +20,7 @@ from models.state.runs import iso
 
 _KINDS: Final = {kind.name.lower(): f"'{kind}'" for kind in Kind}
 
-_COLUMNS: Final = "e.kind, e.name, CAST(e.record AS text) AS record, e.created_at, e.modified_at"
+_COLUMNS: Final = "e.kind, e.name, CAST(e.record AS text) AS record, NULL AS content, e.created_at, e.modified_at"
 
 # One snapshot: an agent is never resolved with the capabilities of another moment.
 _INPUTS = sql(
@@ -67,16 +65,50 @@ def read_resolution_inputs(connection: Connection, agent_name: str) -> Resolutio
     if agent is None:
         return None
     return ResolutionInputs(
-        cast(Agent, agent),
-        cast(dict[str, Capability], found[Kind.CAPABILITY]),
-        cast(dict[str, Script], found[Kind.SCRIPT]),
-        cast(dict[str, McpServer], found[Kind.MCP_SERVER]),
+        cast("Agent", agent),
+        cast("dict[str, Capability]", found[Kind.CAPABILITY]),
+        cast("dict[str, Script]", found[Kind.SCRIPT]),
+        cast("dict[str, McpServer]", found[Kind.MCP_SERVER]),
     )
+
+
+_LIST = text("""
+    SELECT e.kind, e.name, CAST(e.record AS text) AS record, NULL AS content, e.created_at, e.modified_at
+    FROM registry_entries e WHERE e.kind = ANY(CAST(:kinds AS text[])) ORDER BY e.kind, e.name COLLATE "C"
+""")
+
+_GET = text("""
+    SELECT e.kind, e.name, CAST(e.record AS text) AS record, e.content, e.created_at, e.modified_at
+    FROM registry_entries e WHERE e.kind = CAST(:kind AS text) AND e.name = CAST(:name AS text)
+""")
+
+
+def list_entries(connection: Connection, kind: Kind) -> list[Entry]:
+    """Return all entries of a registry by name, scripts without their content. Registries are bounded when written."""
+    return [as_entry(row) for row in connection.execute(_LIST, {"kinds": [kind]})]
+
+
+def get_entry(connection: Connection, kind: Kind, name: str) -> Entry | None:
+    row = connection.execute(_GET, {"kind": kind, "name": name}).one_or_none()
+    return None if row is None else as_entry(row)
+
+
+def list_resolution_inputs(connection: Connection) -> list[ResolutionInputs]:
+    """Return all agents by name, each with all capabilities and scripts of one snapshot; without servers."""
+    found: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
+    for row in connection.execute(_LIST, {"kinds": [Kind.AGENT, Kind.CAPABILITY, Kind.SCRIPT]}):
+        found[Kind(row.kind)][row.name] = as_entry(row)
+    return [
+        ResolutionInputs(
+            cast("Agent", agent),
+            cast("dict[str, Capability]", found[Kind.CAPABILITY]),
+            cast("dict[str, Script]", found[Kind.SCRIPT]),
+        )
+        for agent in found[Kind.AGENT].values()
+    ]
 
 
 def as_entry(row: Row[Any]) -> Entry:
-    """Return the entry of a row with kind, record as text and times; with ``content`` where the row has it."""
-    content = row._mapping.get("content")
-    return entry_of(
-        Kind(row.kind), orjson.loads(row.record), iso(row.created_at) or "", iso(row.modified_at) or "", content
-    )
+    """Return the entry of a row with kind, record as text, content and times."""
+    created_at, modified_at = iso(row.created_at) or "", iso(row.modified_at) or ""
+    return entry_of(Kind(row.kind), orjson.loads(row.record), created_at, modified_at, row.content)

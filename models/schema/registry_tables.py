@@ -1,9 +1,10 @@
-from sqlalchemy import BigInteger, CheckConstraint, Column, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text
 
 from models.schema.columns import JsonText, metadata, moment
 
 # Agents, capabilities, scripts and MCP servers. ``record``: all fields but the times and, in ``content``, the text of a
-# script. ``write_id``: the request that wrote the row, by which a repeat after a lost COMMIT finds its own.
+# script; ``size``: bytes of both. ``write_id``: the request that created the row, whose repeat after a lost COMMIT finds
+# its own.
 registry_entries = Table(
     "registry_entries",
     metadata,
@@ -11,6 +12,7 @@ registry_entries = Table(
     Column("name", Text, nullable=False),
     Column("record", JsonText, nullable=False),
     Column("content", Text),
+    Column("size", Integer, nullable=False),
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("write_id", Text),
     moment("created_at", default=True),

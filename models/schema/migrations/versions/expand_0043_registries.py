@@ -13,6 +13,7 @@ CREATE TABLE registry_entries (
     name text NOT NULL,
     record json NOT NULL,
     content text,
+    size integer NOT NULL,
     version bigint DEFAULT 1 NOT NULL,
     write_id text,
     created_at timestamptz DEFAULT now() NOT NULL,
