@@ -201,6 +201,9 @@ class Settings(OidcSettings):
     lists_per_caller: CountOrOff = _about(
         20, "Lists of a caller that a process streams at once; further ones wait 10 s, then 429; 0: no limit"
     )
+    blueprint_environment: Names = _about(
+        (), "Variables of this process that agents may name as `${env.NAME}`, separated by commas"
+    )
     polls_per_runner: Count = _about(5, "Polls of a runner that a process holds; beyond, the oldest ends")
     most_connections: Count | None = _about(
         None,
@@ -233,7 +236,9 @@ class Settings(OidcSettings):
             "max_depth": self.max_session_depth,
         }
 
-    @field_validator("cors_origins", "allowed_hosts", "url", "oidc_roles", "oidc_scopes", mode="before")
+    @field_validator(
+        "cors_origins", "allowed_hosts", "url", "blueprint_environment", "oidc_roles", "oidc_scopes", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -304,6 +309,11 @@ def load_settings() -> Settings:
         return with_secrets(Settings())
     except ValidationError as error:
         raise SettingsError("\n".join(_complaint(item) for item in error.errors(include_url=False))) from None
+
+
+def blueprint_variables(settings: Settings) -> dict[str, str]:
+    """Return the variables of the environment that blueprints may name, as far as they are set."""
+    return {name: value for name in settings.blueprint_environment if (value := os.environ.get(name)) is not None}
 
 
 def with_secrets(settings: Settings) -> Settings:

@@ -16,6 +16,7 @@ from runtime.postgres import (
     sqlstate,
     transaction,
 )
+from runtime.settings import blueprint_variables
 from workers.context import WorkerContext
 from workers.passes import is_due
 from workers.poll_wakeups import wake_polls
@@ -59,6 +60,7 @@ def _execute_next(context: WorkerContext) -> bool:
                 limits=context.limits,
                 most_demands=settings.demands_per_owner,
                 submissions_per_minute=settings.submissions_per_minute,
+                environment=blueprint_variables(settings),
             )
     except Exception as error:
         if chunk is not None and sqlstate(error) in CONFLICTS:

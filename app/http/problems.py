@@ -12,11 +12,16 @@ from app.http.lenient import encode
 from app.writes.attempts import Unavailable
 from models.core import errors
 from models.core.errors import CoordinatorError
+from models.registries.blueprints.dependencies import ResolutionError
+from models.registries.blueprints.mcp_references import McpConfigMissing, McpReferenceUnresolved
+from models.registries.blueprints.resolve import ScriptNotFound
 
 Result = TypeVar("Result")
 
 JSON: Final = "application/json"
 CLIENT_CLOSED_REQUEST: Final = 499
+# Agents that a refusal to delete names.
+MOST_REFERRING: Final = 50
 
 
 class VerbRefused(Exception):
@@ -136,6 +141,21 @@ def _agent_not_resumable(error: errors.AgentNotResumable) -> Problem:
     return Problem(400, {"error": "procedural_agent_no_resume", "message": message, "agent_name": error.agent_name})
 
 
+def _script_not_found(error: ScriptNotFound) -> Problem:
+    named = {"agent_name": error.agent_name, "script_name": error.script_name}
+    return Problem(400, {"error": "script_not_found", "message": str(error), **named})
+
+
+def _mcp_unresolved(error: McpReferenceUnresolved) -> Problem:
+    named = {"server_name": error.server_name, "ref": error.ref}
+    return Problem(400, {"error": "mcp_ref_resolution_failed", "message": str(error), **named})
+
+
+def _mcp_config_missing(error: McpConfigMissing) -> Problem:
+    named = {"server_name": error.server_name, "missing_fields": list(error.missing_fields)}
+    return Problem(400, {"error": "missing_required_mcp_config", "message": str(error), **named})
+
+
 def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
     message = (
         f"At most {error.limit} distinct sets of demands are allowed; use one again, "
@@ -147,6 +167,27 @@ def _too_many_demands(error: errors.TooManyDemands) -> dict[str, Any]:
 def _too_many_agents(error: errors.TooManyAgents) -> dict[str, Any]:
     message = f"At most {error.limit} agents are allowed in all runners of an owner; name fewer, or remove a runner"
     return {"type": "too_many_agents", "loc": ["body", "agents"], "msg": message}
+
+
+def _entry_exists(error: errors.EntryExists) -> Problem:
+    if error.noun == "MCP server":
+        return Problem(409, f"MCP server '{error.name}' already exists")
+    return Problem(409, f"{error.noun} already exists: {error.name}")
+
+
+def _entry_referenced(error: errors.EntryReferenced) -> Problem:
+    shown = error.agents[:MOST_REFERRING]
+    others = len(error.agents) - len(shown)
+    text = ", ".join(shown) + (f" and {others} others" if others else "")
+    return Problem(409, f"{error.noun} is referenced by agents: {text}")
+
+
+def _registry_full(error: errors.RegistryFull) -> dict[str, Any]:
+    message = (
+        f"At most {error.entries} entries of {error.size} bytes together are allowed in a registry; delete some, or "
+        "make them smaller"
+    )
+    return {"type": "registry_full", "loc": ["body"], "msg": message}
 
 
 def _not_ended(error: errors.RunNotEnded) -> Problem:
@@ -172,6 +213,10 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.AgentNameTaken: _agent_name_taken,
     errors.TooManyAgents: lambda error: Problem(422, [_too_many_agents(error)]),
     errors.AgentNotResumable: _agent_not_resumable,
+    ResolutionError: lambda error: Problem(422, error.text_of_list()),
+    ScriptNotFound: _script_not_found,
+    McpReferenceUnresolved: _mcp_unresolved,
+    McpConfigMissing: _mcp_config_missing,
     # Only when the agent's schema changed each time that the parameters were checked; `ParameterChecks` answers others.
     errors.SchemaUnchecked: lambda _: Problem(503, "Service temporarily unavailable", {"Retry-After": "1"}),
     errors.PromptRequired: lambda _: Problem(400, {"error": "parameter_validation_failed"}),
@@ -183,6 +228,11 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.TooManyBulks: lambda error: Problem(
         409, f"{error.limit} bulks of yours run already: wait for one to end, or stop one"
     ),
+    errors.EntryNotFound: lambda error: Problem(404, f"{error.noun} not found: {error.name}"),
+    errors.EntryExists: _entry_exists,
+    errors.EntryReferenced: _entry_referenced,
+    errors.BadEntry: lambda error: Problem(400, error.reason),
+    errors.RegistryFull: lambda error: Problem(422, [_registry_full(error)]),
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),

@@ -91,7 +91,7 @@ def claimed_run_json(run: Run) -> dict[str, Any]:
     shown["status"] = "claimed"
     shown["attempt"] = run.attempt + 1
     shown["scope"] = stored(run.scope)
-    shown["resolved_agent_blueprint"] = None
+    shown["resolved_agent_blueprint"] = stored(run.blueprint)
     shown["claim_token"] = run.claim_token
     traceparent = execution_traceparent(run.traceparent, run.run_id, run.attempt + 1)
     return shown if traceparent is None else {**shown, "traceparent": traceparent}

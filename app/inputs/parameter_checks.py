@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from app.http.body_limits import BodyParser
 from app.http.problems import BadRequest
 from app.inputs.agent_schemas import AgentSchema, BadSchema
-from app.inputs.parameters import check_parameters, refused_parameters, violation
+from app.inputs.parameters import NO_AGENT, check_parameters, refused_parameters, violation
 from app.writes.attempts import Unavailable
 from models.core.errors import CoordinatorError, NotFound, PromptRequired, SchemaUnchecked
 from models.runs.replay import Replay
@@ -43,7 +43,7 @@ class ParameterChecks:
         outcome = await write(item)
         for _ in range(MOST_CHECKS):
             if isinstance(outcome, PromptRequired):
-                check_parameters(orjson.loads(outcome.parameters))
+                check_parameters(orjson.loads(outcome.parameters), outcome.agent_name or NO_AGENT)
             if not isinstance(outcome, SchemaUnchecked):
                 break
             item = await self._checked(item, outcome)
@@ -66,7 +66,7 @@ class ParameterChecks:
             for place, outcome in enumerate(outcomes):
                 try:
                     if isinstance(outcome, PromptRequired):
-                        check_parameters(orjson.loads(outcome.parameters))
+                        check_parameters(orjson.loads(outcome.parameters), outcome.agent_name or NO_AGENT)
                     elif isinstance(outcome, SchemaUnchecked):
                         tried[place] = await self._checked(tried[place], outcome)
                         again.append(place)

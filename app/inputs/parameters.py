@@ -15,12 +15,12 @@ PROMPT_SCHEMA: Final[Mapping[str, Any]] = {
 MAX_MESSAGE: Final = 1024
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise BadRequest unless the parameters are exactly ``{"prompt": non-empty string}``, as a run without a runner's
-    agent needs.
+def check_parameters(parameters: Mapping[str, Any], agent_name: str = NO_AGENT) -> None:
+    """Raise BadRequest unless the parameters are exactly ``{"prompt": non-empty string}``, as a run needs without an
+    agent, and with one that has no schema.
     """
     if not is_prompt(parameters):
-        raise refused_parameters(NO_AGENT, list(_prompt_violations(parameters)), PROMPT_SCHEMA)
+        raise refused_parameters(agent_name, list(_prompt_violations(parameters)), PROMPT_SCHEMA)
 
 
 def refused_parameters(agent_name: str, violations: Sequence[Mapping[str, str]], schema: Any) -> BadRequest:

@@ -63,6 +63,6 @@ class CleanUps:
             )
 
     async def _take_back(self, runner_id: str, answer: PollAnswer) -> None:
-        item = Undelivered(runner_id, tuple(answer.stop_sessions), answer.deregistered)
-        if item.sessions or item.leave:
+        item = Undelivered(runner_id, tuple(answer.stop_sessions), answer.deregistered, answer.scripts)
+        if item.sessions or item.leave or item.scripts:
             await retry_until(lambda: self._verbs.mark_undelivered.submit(item), CLEAN_UP_SECONDS, self._drain.over)

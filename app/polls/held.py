@@ -19,6 +19,7 @@ from app.writes.poll_queues import PollVerbs
 from models.claims.claim import Ask
 from models.claims.delivery import Claim
 from models.claims.polls import PollAnswer
+from models.claims.script_syncs import SentScripts
 from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.state.runs import Run
@@ -74,6 +75,11 @@ class Polls:
             self._dismiss(poll)
             if poll.state is PollState.ABANDONED:
                 self.clean_ups.start(poll)
+
+    async def confirm_scripts(self, sent: SentScripts, client: Client) -> None:
+        """Record that the answer with these scripts was written; without this they are sent again after 10 s."""
+        if not client.has_gone():
+            await self._verbs.confirm_scripts.submit(sent)
 
     def __len__(self) -> int:
         return len(self._polls)

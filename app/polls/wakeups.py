@@ -7,6 +7,7 @@ import redis.asyncio
 from app.writes.attempts import Attempts, Unavailable
 from models.claims.parking import poll_holders
 from models.claims.poll_stops import Undelivered
+from models.registries.write import EntryWritten
 from models.runners.drain import Drained
 from models.runners.leave import Left
 from models.runners.register import Registered
@@ -92,6 +93,8 @@ def runners_to_notify(results: Sequence[Any]) -> RunnersToNotify:
                 | Registered(runner_id=runner_id, renumbered=True, parked_at=instances)
             ):
                 runners[runner_id] = runners.get(runner_id, frozenset()) | instances
+            case EntryWritten(runners_to_sync=ids):
+                runners |= {runner_id: runners.get(runner_id, frozenset()) for runner_id in ids}
             case _:
                 pass
     return runners

@@ -2,6 +2,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -66,7 +67,9 @@ REPORTED: Final[Responses] = {
     openapi_extra=query(RUNNER_ID, MOST_RUNS, POLL_WAIT),
     responses={
         200: answer(
-            "The first that applies: sessions to stop, order to leave, runs (`runs` when `max` was given)", PollAnswer
+            "The first that applies: sessions to stop, scripts to fetch and to remove, order to leave, runs (`runs` "
+            "when `max` was given)",
+            PollAnswer,
         ),
         204: {"description": "No run and no order"},
         **NO_RUNNER,
@@ -96,7 +99,13 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     if found.runs:
         runs = [claimed_run_json(run) for run in found.runs]
         return Json({"run": runs[0]} if most is None else {"runs": runs})
-    return Json({"stop_sessions": found.stop_sessions} if found.stop_sessions else {"deregistered": True})
+    if found.stop_sessions:
+        return Json({"stop_sessions": found.stop_sessions})
+    if found.scripts is None:
+        return Json({"deregistered": True})
+    shown = {"sync_scripts": found.scripts.fetch, "remove_scripts": found.scripts.remove}
+    written = BackgroundTask(web.polls.confirm_scripts, found.scripts, client)
+    return Json(shown, background=written)
 
 
 @router.post(

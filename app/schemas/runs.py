@@ -204,7 +204,14 @@ class ClaimedRun(Run):
 
     status: Annotated[RunStatus, Field(examples=["claimed"])]
     scope: Annotated[dict[str, Any] | None, Field(description="Object of the submission, with its parents'")]
-    resolved_agent_blueprint: Annotated[Any, Field(description="Null until agents exist", examples=[None])]
+    resolved_agent_blueprint: Annotated[
+        Any,
+        Field(
+            description="Agent of the registry with its capabilities, MCP servers and placeholders resolved, as it was "
+            "when the run was submitted; null for other runs and for callbacks",
+            examples=[None],
+        ),
+    ]
     claim_token: ClaimToken
     traceparent: Annotated[
         MayLack[str],

@@ -5,6 +5,7 @@ from models.claims.claim import Ask
 from models.claims.delivery import Claim
 from models.claims.poll_stops import Undelivered
 from models.claims.polls import PollAnswer
+from models.claims.script_syncs import SentScripts
 from models.state.runs import Run
 
 
@@ -19,3 +20,4 @@ class PollVerbs:
     confirm: GroupCommit[Claim, Run]
     release_claims: GroupCommit[Claim, bool]
     mark_undelivered: GroupCommit[Undelivered, Undelivered]
+    confirm_scripts: GroupCommit[SentScripts, SentScripts]

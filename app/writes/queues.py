@@ -14,9 +14,11 @@ from models.claims.delivery import confirm_deliveries, release_claims
 from models.claims.plain_polls import answer_plain_polls, claim_plain_parked, give_up_plain_polls
 from models.claims.poll_stops import answer_stops, mark_undelivered
 from models.claims.polls import PollAnswer, answer_polls, claim_parked, give_up_polls, recheck_polls
+from models.claims.script_syncs import confirm_scripts
 from models.core.errors import CoordinatorError
 from models.core.limits import Limits
 from models.feed.append import LeftOut, NewEvent, StoredEvent, append_events
+from models.registries.write import write_entries
 from models.runners.drain import Drained, set_drains
 from models.runners.heartbeat import touch_runners
 from models.runners.leave import deregister_runners
@@ -34,7 +36,7 @@ from models.runs.submit_plain import submit_plain
 from models.sessions.bind import bind_sessions, patch_sessions, report_session_statuses
 from runtime import metrics
 from runtime.names import Actor
-from runtime.settings import Settings
+from runtime.settings import Settings, blueprint_variables
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -114,6 +116,7 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends, after=self._wake_polls_of)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, after=self._wake_polls_of)
+        self.write_entries = self._queue(write_entries, news, after=self._wake_polls_of)
         self.set_drains = self._queue(partial(set_drains, limits=limits), news, after=self._wake_after_drains)
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
@@ -169,6 +172,7 @@ class Verbs:
             confirm=self._queue(partial(confirm_deliveries, limits=limits), (), single_statement=True),
             release_claims=self._queue(release_claims, work),
             mark_undelivered=self._queue(mark_undelivered, (), after=self._wake_polls_of),
+            confirm_scripts=self._queue(confirm_scripts, ()),
         )
 
     def _claim_queue(
@@ -224,7 +228,10 @@ class Verbs:
         linger: Callable[[], float] | None = no_linger,
     ) -> GroupCommit[NewRun, Submitted]:
         verb: Verb[NewRun, Submitted] = partial(
-            submit_runs, max_depth=limits.max_depth, most_demands=self._settings.demands_per_owner
+            submit_runs,
+            max_depth=limits.max_depth,
+            most_demands=self._settings.demands_per_owner,
+            environment=blueprint_variables(self._settings),
         )
         if hooks is None:
             return self._queue(verb, (Actor.DISPATCH, Actor.BROADCAST), plain=submit_plain, linger=linger)
@@ -240,7 +247,10 @@ class Verbs:
     def _replay_queue(self, limits: Limits) -> GroupCommit[Replay, Submitted]:
         """Return a queue whose batches are small: each item reads parameters of up to a quarter of a MB."""
         verb: Verb[Replay, Submitted] = partial(
-            replay_runs, max_depth=limits.max_depth, most_demands=self._settings.demands_per_owner
+            replay_runs,
+            max_depth=limits.max_depth,
+            most_demands=self._settings.demands_per_owner,
+            environment=blueprint_variables(self._settings),
         )
         return self._queue(verb, (Actor.DISPATCH, Actor.BROADCAST), max_items=MOST_REPLAYS)
 

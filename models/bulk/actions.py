@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
 
@@ -13,12 +13,17 @@ from models.core.errors import CoordinatorError, NotFound, RunNotEnded, StopSess
 from models.core.ids import new_id
 from models.core.limits import Limits
 from models.core.statuses import TERMINAL, BulkAction, RunStatus, StopCause
+from models.registries.blueprints.dependencies import ResolutionError
+from models.registries.blueprints.mcp_references import McpConfigMissing, McpReferenceUnresolved
+from models.registries.blueprints.resolve import ScriptNotFound
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
-from models.runs.replay import Replay, replay_runs
+from models.runs.replay import Replay, ReplayResult, replay_runs
 from models.runs.search import RunSearch, search_ids
 from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submission import Submitted
 from models.state.locks import lock_runs
+
+ReplayVerb: TypeAlias = Callable[[Connection, Sequence[Replay]], Sequence[ReplayResult]]
 
 
 class Skipped(StrEnum):
@@ -54,6 +59,10 @@ _TEXTS: Final[Mapping[type[CoordinatorError], Callable[[Any], str]]] = {
     errors.TooDeep: str,
     errors.TooManyDemands: lambda error: f"At most {error.limit} distinct sets of demands are allowed",
     errors.PromptRequired: lambda _: "Without an agent the parameters must be a prompt",
+    ResolutionError: lambda error: str(error.text_of_list()),
+    ScriptNotFound: str,
+    McpReferenceUnresolved: str,
+    McpConfigMissing: str,
     errors.SchemaUnchecked: lambda error: (
         f"Agent '{error.agent_name}' has a schema of its parameters: replay the run by itself"
     ),
@@ -69,7 +78,7 @@ def act(
     changes: Mapping[str, Any],
     *,
     limits: Limits,
-    most_demands: int = 0,
+    replay: ReplayVerb = replay_runs,
 ) -> Acted:
     """Act for the caller on the runs that still satisfy the search; runs of other owners do not."""
     if not run_ids:
@@ -80,7 +89,7 @@ def act(
         case BulkAction.DELETE:
             return _delete(conn, caller, run_ids, which)
         case BulkAction.REPLAY:
-            return _replay(conn, caller, run_ids, which, changes, limits, most_demands)
+            return _replay(conn, caller, run_ids, which, changes, replay)
 
 
 def sessions_of(conn: Connection, run_ids: Sequence[str]) -> dict[str, str]:
@@ -149,13 +158,12 @@ def _replay(
     run_ids: Sequence[str],
     which: RunSearch,
     changes: Mapping[str, Any],
-    limits: Limits,
-    most_demands: int,
+    replay: ReplayVerb,
 ) -> Acted:
     acted = Acted()
     wanted = list(_left(conn, caller, run_ids, which, acted))
     items = [Replay(caller, run_id, new_id("run_"), new_id("ses_"), changes) for run_id in wanted]
-    results = replay_runs(conn, items, max_depth=limits.max_depth, most_demands=most_demands)
+    results = replay(conn, items)
     for run_id, result in zip(wanted, results, strict=True):
         match result:
             case Submitted():

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -18,7 +19,9 @@ from models.bulk.stored_search import read_search
 from models.core.callers import Caller, Role
 from models.core.limits import Limits
 from models.core.statuses import BulkAction
+from models.runs.replay import replay_runs
 from models.runs.search import RunSearch
+from models.runs.submit import NO_VARIABLES
 from models.schema.sql import literals, sql
 
 # Runs in one transaction. Deletes and replays write more for each.
@@ -162,7 +165,13 @@ def take_chunk(conn: Connection) -> Chunk | None:
 
 
 def execute_chunk(
-    conn: Connection, chunk: Chunk, *, limits: Limits, most_demands: int = 0, submissions_per_minute: int = 0
+    conn: Connection,
+    chunk: Chunk,
+    *,
+    limits: Limits,
+    most_demands: int = 0,
+    submissions_per_minute: int = 0,
+    environment: Mapping[str, str] = NO_VARIABLES,
 ) -> Executed:
     """Act on the runs of a chunk that this transaction took, and record it.
 
@@ -176,7 +185,7 @@ def execute_chunk(
         RunSearch() if chunk.search is None else read_search(chunk.search),
         {} if chunk.changes is None else json.loads(chunk.changes),
         limits=limits,
-        most_demands=most_demands,
+        replay=partial(replay_runs, max_depth=limits.max_depth, most_demands=most_demands, environment=environment),
     )
     conn.execute(_DONE, {"chunk_id": chunk.chunk_id})
     is_paced = chunk.action is BulkAction.REPLAY and submissions_per_minute and chunk.name

@@ -12,10 +12,9 @@ from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import RunType, SessionStatus
-from models.runs.submission import NewRun, resume_demands
-from models.runs.submit import submit_runs
+from models.runs.submission import NewRun, RunAgent, resume_demands
+from models.runs.submit import agents_by_name, submit_runs
 from models.schema.sql import sql
-from models.state.agents import OwnedAgent, read_agents
 from models.state.locked_rows import LockedSession
 from models.state.locks import read_sessions_unlocked
 from models.state.process_places import with_process_places
@@ -146,7 +145,7 @@ def deliver_results(
     if not due:
         return Delivered()
     read = _read_parents(conn, due)
-    agents = read_agents(conn, {parent.agent_name for parent in read.values() if parent.agent_name is not None})
+    agents = agents_by_name(conn, {parent.agent_name for parent in read.values() if parent.agent_name is not None})
     # Do it before any session is locked (ARCHITECTURE, Lock order); a parent whose affinity changes meanwhile is left
     # out.
     ensure_profiles(conn, [_demands(parent, agents) for parent in read.values()])
@@ -194,7 +193,7 @@ def _lock_parents(conn: Connection, read: Mapping[str, _Parent]) -> dict[str, _P
     }
 
 
-def _demands(parent: _Parent, agents: Mapping[str, OwnedAgent | None]) -> Demands:
+def _demands(parent: _Parent, agents: Mapping[str, RunAgent | None]) -> Demands:
     agent = agents.get(parent.agent_name or "")
     return resume_demands(parent.hostname, parent.executor_profile, agent=agent)
 

@@ -17,7 +17,7 @@ from models.claims.watermarks import HIGHEST, LOWEST, ScanRange, claim_watermark
 from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.sql import sql
-from models.state.runs import RUN_COLUMNS, Run, as_claimed_run
+from models.state.runs import BLUEPRINT_OF_T, RUN_COLUMNS, Run, as_claimed_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,9 @@ _TAKE = sql(
             WITH ORDINALITY AS g(planned, claim_token, claim_poll_id, runner_id, registration, claimed_by, place)
         LEFT JOIN picked ON picked.run_id = g.planned
     ), $claimed
-    SELECT $taken, t.waited FROM taken t
+    SELECT $taken, t.waited, $blueprint FROM taken t
     """,
+    blueprint=BLUEPRINT_OF_T,
     claimed=claimed("CAST(:run_ids AS text[])"),
     taken=TAKEN_RUN,
 )

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -10,7 +10,7 @@ from models.core.statuses import Cause, RunStatus
 from models.schema.sql import sql
 from models.state.endings import NOT_RECEIVED
 from models.state.locks import lock_runs
-from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run, read_runs
+from models.state.runs import BLUEPRINT_OF_R, RUN_COLUMNS, RUN_COLUMNS_OF_R, Run, as_run, read_runs
 from models.state.session_status import SessionChange
 from models.state.transitions import Move, move_runs
 
@@ -34,8 +34,9 @@ _CONFIRM = sql(
           ORDER BY r.run_id FOR NO KEY UPDATE OF r) locked
     WHERE r.run_id = locked.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.claim_token = locked.claim_token AND r.status = $CLAIMED
-    RETURNING $run, CAST(extract(epoch FROM r.delivered_at - r.claimed_at) AS float) AS delivered_after
+    RETURNING $run, CAST(extract(epoch FROM r.delivered_at - r.claimed_at) AS float) AS delivered_after, $blueprint
     """,
+    blueprint=BLUEPRINT_OF_R,
     run=RUN_COLUMNS_OF_R,
 )
 _CONFIRM_RUNS = _CONFIRM.columns(*RUN_COLUMNS)
@@ -66,7 +67,7 @@ def confirm_deliveries(
     )
     confirmed = {}
     for row in rows:
-        confirmed[row.run_id] = as_run(row)
+        confirmed[row.run_id] = replace(as_run(row), blueprint=row.blueprint)
         note(conn, DELIVERED, value=row.delivered_after)
     ended = [item for item in items if not _is_of(item, confirmed.get(item.run_id))]
     now = read_runs(conn, sorted({item.run_id for item in ended}))

@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 from models.claims.claim import Ask, ClaimPreview, claim_runs, poll_candidate, preview_claims
 from models.claims.matching import OFFER_COLUMNS_OF_N, Offer, offer_of
 from models.claims.parking import unpark_polls
+from models.claims.script_syncs import SYNC_DUE_OF_N
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
@@ -59,12 +60,13 @@ _WAITING = sql(
     SELECT p.length, p.last, (SELECT max(profile_id) FROM demand_profiles) AS newest_profile,
         w.poll_id, w.runner_id, w.instance, w.wanted, w.subject, n.owner, n.capacity, $offer
     FROM (SELECT count(*) AS length, max(poll_id) AS last FROM page) p
-    LEFT JOIN (page w JOIN runners n ON $usable)
+    LEFT JOIN (page w JOIN runners n ON $usable AND NOT ($scripts_due))
         ON $held
     ORDER BY w.poll_id
     """,
     offer=OFFER_COLUMNS_OF_N,
     usable=USABLE,
+    scripts_due=SYNC_DUE_OF_N,
     held=HELD,
 )
 
@@ -83,15 +85,17 @@ _RECENT = sql(
     held=HELD,
 )
 
-# Look at the runners again: the transaction that claims has to have read that they do not drain.
+# Look at the runners again: the transaction that claims has to have read that they do not drain. A poll whose runner
+# has scripts to fetch gets these first, from its own process.
 _LOCK_SOME = sql(
     """
     SELECT w.poll_id FROM waiting_polls w
-    JOIN runners n ON $usable AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
+    JOIN runners n ON $usable AND NOT ($scripts_due) AND n.runner_id = ANY(CAST(:runner_ids AS text[]))
     WHERE w.poll_id = ANY(CAST(:polls AS text[]))
     ORDER BY w.poll_id FOR UPDATE OF w SKIP LOCKED
     """,
     usable=USABLE,
+    scripts_due=SYNC_DUE_OF_N,
 )
 
 

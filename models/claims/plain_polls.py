@@ -11,14 +11,16 @@ from models.claims.claim import Ask, PollCandidate, assign_runs, read_candidates
 from models.claims.claim_sql import CANDIDATES, TAKEN_RUN, claimed
 from models.claims.known_offers import known_offers
 from models.claims.matching import match_sets
-from models.claims.polls import QUIET_SECONDS, STOP_DUE, STOP_RESEND_SECONDS, PollAnswer
+from models.claims.orders import STOP_DUE, STOP_RESEND_SECONDS
+from models.claims.polls import QUIET_SECONDS, PollAnswer
+from models.claims.script_syncs import SYNC_DUE_OF_N
 from models.claims.watermarks import claim_watermarks
 from models.core.ids import uuid7
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.plain import NOT_PLAIN, NotPlain
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
-from models.state.runs import RUN_COLUMNS, Run, as_claimed_run
+from models.state.runs import BLUEPRINT_OF_T, RUN_COLUMNS, Run, as_claimed_run
 
 PlainAnswer: TypeAlias = PollAnswer | NotPlain
 
@@ -55,12 +57,13 @@ _STATEMENT: Final = """
           AND coalesce((SELECT max(profile_id) FROM demand_profiles), 0) <= :newest_profile
           AND (SELECT true FROM demand_profiles
                WHERE profile_id = ANY(ARRAY(SELECT unnest(CAST(:skipped_profiles AS bigint[])))) LIMIT 1) IS NOT TRUE
-          AND NOT a.stop_due AND NOT a.assigned AND $waits
+          AND NOT a.stop_due AND NOT a.assigned AND NOT ($scripts_due) AND $waits
     ), $plan, $claimed, idle AS MATERIALIZED (
         SELECT p.* FROM plain p
         WHERE NOT p.poll_id = ANY(ARRAY(SELECT claim_poll_id FROM given WHERE run_id IS NOT NULL)) AND $found_nothing
     ), $parked
-    SELECT $taken, p.place, p.registered_at, w.poll_id IS NOT NULL AS parked, g.profile_id, t.waited
+    SELECT $taken, p.place, p.registered_at, w.poll_id IS NOT NULL AS parked, g.profile_id, t.waited,
+        $blueprint
     FROM plain p LEFT JOIN given g ON g.claim_poll_id = p.poll_id LEFT JOIN taken t ON t.run_id = g.run_id
     LEFT JOIN parked w ON w.poll_id = p.poll_id
     ORDER BY p.place, t.run_id
@@ -137,7 +140,9 @@ def _statement(*, plan: str, found_nothing: str, keys: str, **waiting: str) -> T
         claimed=claimed(keys),
         found_nothing=found_nothing,
         taken=TAKEN_RUN,
+        blueprint=BLUEPRINT_OF_T,
         stop_due=STOP_DUE,
+        scripts_due=SYNC_DUE_OF_N,
         quiet=str(QUIET_SECONDS),
         **waiting,
     )
@@ -148,6 +153,7 @@ def _statement(*, plan: str, found_nothing: str, keys: str, **waiting: str) -> T
         column("parked", Boolean),
         column("profile_id", BigInteger),
         column("waited"),
+        column("blueprint"),
     )
 
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from models.claims.claim import Ask
-from models.claims.polls import STOP_DUE, STOP_RESEND_SECONDS, PollAnswer
+from models.claims.orders import STOP_DUE, STOP_RESEND_SECONDS
+from models.claims.polls import PollAnswer
+from models.claims.script_syncs import SentScripts, mark_scripts_unsent
 from models.schema.sql import sql
 
 # Skip a row that a dispatcher has locked or deleted: its poll is being given a run, and a later poll gets the stop.
@@ -65,11 +67,14 @@ def answer_stops(conn: Connection, asks: Sequence[Ask]) -> list[PollAnswer]:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Stops, by session, and a leave that count as sent to a runner whose client was gone before the first byte."""
+    """Orders that count as sent to a runner whose client was gone before the first byte: stops, by session, scripts and
+    a leave.
+    """
 
     runner_id: str
     sessions: tuple[str, ...] = ()
     leave: bool = False
+    scripts: SentScripts | None = None
 
 
 _MARK_LEAVES_UNDELIVERED = text("""
@@ -93,10 +98,9 @@ _MARK_STOPS_UNDELIVERED = text("""
 
 
 def mark_undelivered(conn: Connection, items: Sequence[Undelivered]) -> list[Undelivered]:
-    """Mark undelivered stops and leaves as not sent: the runner's next poll gets them, and is not refused after a
-    leave.
+    """Mark undelivered orders as not sent: the runner's next poll gets them, and is not refused after a leave.
 
-    Runners are locked before stops, as by registration. Safe to repeat: at worst a stop is sent twice.
+    Runners are locked before stops, as by registration. Safe to repeat: at worst an order is sent twice.
     """
     leaving = [item.runner_id for item in items if item.leave]
     if leaving:
@@ -105,4 +109,5 @@ def mark_undelivered(conn: Connection, items: Sequence[Undelivered]) -> list[Und
     if stops:
         runner_ids, sessions = zip(*stops, strict=True)
         conn.execute(_MARK_STOPS_UNDELIVERED, {"runner_ids": list(runner_ids), "sessions": list(sessions)})
+    mark_scripts_unsent(conn, [item.scripts for item in items if item.scripts is not None])
     return list(items)

@@ -9,16 +9,14 @@ from models.claims.claim import Ask, PollCandidate, claim_runs, may_take, poll_c
 from models.claims.delivery import confirm_polls, release_polls
 from models.claims.known_offers import known_offers
 from models.claims.matching import CLAIM_CAPACITY_OF_N, OFFER_COLUMNS_OF_N, Offer, offer_of
+from models.claims.orders import STOP_DUE, STOP_RESEND_SECONDS, send_leave, send_stops
 from models.claims.parking import park_polls, unpark_polls
+from models.claims.script_syncs import SYNC_DUE_OF_N, SentScripts, send_scripts
 from models.core.errors import RunnerNotRegistered
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.schema.sql import sql
 from models.state.runs import Run
 from models.state.visibility import acts_for
-
-STOP_RESEND_SECONDS = 10
-# Condition on a stop ``c``: not sent yet, or so long ago that its answer may have been lost.
-STOP_DUE: Final = "(c.sent_at IS NULL OR c.sent_at < now() - make_interval(secs => :again))"
 
 # Renew a runner at its poll when its last sign of life is older than this.
 QUIET_SECONDS: Final = 30
@@ -26,7 +24,7 @@ QUIET_SECONDS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """Answer of a poll: the first of stops, leave and runs that there is; else it is parked or not.
+    """Answer of a poll: the first of stops, scripts, leave and runs that there is; else it is parked or not.
 
     ``passed_over``: a run for it was locked by another transaction, which may release it, or was released because of
     this answer: notify dispatch once more. ``offer``, ``registered_at``, None where not read, and ``draining``: of its
@@ -34,6 +32,7 @@ class PollAnswer:
     """
 
     stop_sessions: list[str] = field(default_factory=list)
+    scripts: SentScripts | None = None
     deregistered: bool = False
     runs: list[Run] = field(default_factory=list)
     parked: bool = False
@@ -44,7 +43,7 @@ class PollAnswer:
 
     @property
     def empty(self) -> bool:
-        return not (self.stop_sessions or self.deregistered or self.runs)
+        return not (self.stop_sessions or self.scripts or self.deregistered or self.runs)
 
     def update(self, ask: Ask) -> Ask:
         if self.registered_at is None:
@@ -67,6 +66,7 @@ class PollContext:
     registered_at: datetime
     quiet: bool
     stop_due: bool
+    scripts_due: bool
     assigned: bool
     parked: bool
     newest_profile: int | None
@@ -97,7 +97,7 @@ _LOOK = sql(
         n.leave_requested_at IS NOT NULL AS to_leave, n.draining_since IS NOT NULL AS draining, n.registered_at,
         n.lost_at IS NOT NULL OR n.last_seen < now() - interval '$quiet seconds' AS quiet,
         (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
-            AND $stop_due LIMIT 1) IS TRUE AS stop_due,
+            AND $stop_due LIMIT 1) IS TRUE AS stop_due, $scripts_due AS scripts_due,
         (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1) IS TRUE
             AS assigned,
         (SELECT true FROM waiting_polls w WHERE w.poll_id = a.poll_id) IS TRUE AS parked,
@@ -108,6 +108,7 @@ _LOOK = sql(
     capacity=CLAIM_CAPACITY_OF_N,
     offer=OFFER_COLUMNS_OF_N,
     stop_due=STOP_DUE,
+    scripts_due=SYNC_DUE_OF_N,
     quiet=str(QUIET_SECONDS),
 )
 
@@ -117,26 +118,6 @@ _RENEW_QUIET = text("""
     WHERE runner_id IN (
         SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[]))
         ORDER BY runner_id FOR NO KEY UPDATE SKIP LOCKED)
-""")
-
-_SEND_STOPS = sql(
-    """
-    UPDATE stop_commands s SET sent_at = clock_timestamp()
-    FROM (SELECT c.stop_id FROM stop_commands c
-          WHERE c.runner_id = ANY(CAST(:runner_ids AS text[])) AND $stop_due
-          ORDER BY c.stop_id FOR UPDATE SKIP LOCKED) due
-    WHERE s.stop_id = due.stop_id
-    RETURNING s.runner_id, s.session_id, s.stop_id
-    """,
-    stop_due=STOP_DUE,
-)
-
-_SEND_LEAVE = text("""
-    UPDATE runners SET leave_told_at = clock_timestamp()
-    WHERE runner_id IN (
-        SELECT runner_id FROM runners WHERE runner_id = ANY(CAST(:runner_ids AS text[])) AND leave_told_at IS NULL
-        ORDER BY runner_id FOR NO KEY UPDATE)
-    RETURNING runner_id
 """)
 
 # Wait for rows that a dispatcher has locked: when a row is gone then, the run of its poll is committed.
@@ -168,14 +149,15 @@ _CHANGED = """
             AND n.last_seen < (SELECT silent_before(CAST(:forget AS float)))
         OR (SELECT true FROM stop_commands c WHERE c.runner_id = a.runner_id
             AND $stop_due LIMIT 1)
+        OR $scripts_due
         OR (SELECT true FROM runs r WHERE r.claim_poll_id = a.poll_id AND r.status = $CLAIMED LIMIT 1)
 """
 _RENEWED_OR_CHANGED = _RENEW + _CHANGED
-_FIND_CHANGED = sql(_RENEWED_OR_CHANGED, stop_due=STOP_DUE, quiet=str(QUIET_SECONDS))
+_FIND_CHANGED = sql(_RENEWED_OR_CHANGED, stop_due=STOP_DUE, scripts_due=SYNC_DUE_OF_N, quiet=str(QUIET_SECONDS))
 
 
 def answer_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEFAULT_LIMITS) -> list[Answer]:
-    """Answer each poll with its stops, its leave or runs, else park it (PROTOCOL, Runners).
+    """Answer each poll with its stops, its scripts, its leave or runs, else park it (PROTOCOL, Runners).
 
     Runs are claimed and marked delivered here. Dispatchers see the row of a parked poll only after the commit, so
     ``claim_parked`` has to be called next, for what was submitted in between. Repeating a batch finds the runs it
@@ -231,7 +213,7 @@ def recheck_polls(conn: Connection, asks: Sequence[Ask], *, limits: Limits = DEF
 
 
 def _changed_polls(conn: Connection, asks: Sequence[Ask], limits: Limits) -> tuple[set[str], int]:
-    """Return the polls that changed since they were parked or have a stop or leave to tell, and the newest profile."""
+    """Return the polls that changed since they were parked or have an order to tell, and the newest profile."""
     values = {
         "polls": [ask.poll_id for ask in asks],
         "runner_ids": [ask.runner_id for ask in asks],
@@ -280,10 +262,10 @@ def _read_contexts(conn: Connection, asks: Sequence[Ask], limits: Limits) -> dic
 def _answer_without_claim(
     conn: Connection, asks: Sequence[Ask], contexts: Mapping[str, PollContext], limits: Limits
 ) -> _Looked:
-    """Answer the polls that need no claim: unknown runner, replaced process, stop, leave, or a run assigned already.
+    """Answer the polls that need no claim: unknown runner, replaced process, order, or a run assigned already.
 
-    A poll that is answered by a stop or a leave releases the runs that were assigned to it. Runs are locked before
-    runners.
+    A poll that is answered by a stop, scripts or a leave releases the runs that were assigned to it. Runs are locked
+    before runners.
     """
     subjects = {ask.poll_id: ask.subject for ask in asks}
     known = {
@@ -293,8 +275,9 @@ def _answer_without_claim(
     }
     replaced = _replaced(asks, known)
     live = {poll_id: context for poll_id, context in known.items() if poll_id not in replaced}
-    stopping = _polls_to_stop(live)
-    interrupted = {*replaced, *stopping, *(poll_id for poll_id, context in live.items() if context.to_leave)}
+    stopping = _one_of_each(live, {poll_id for poll_id, context in live.items() if context.stop_due})
+    fetching = _one_of_each(live, {poll_id for poll_id, context in live.items() if context.scripts_due} - stopping)
+    interrupted = {*replaced, *stopping, *fetching, *(poll_id for poll_id, context in live.items() if context.to_leave)}
     assigned = [poll_id for poll_id, context in known.items() if context.assigned]
     released = interrupted.intersection(assigned)
     if released:
@@ -304,9 +287,11 @@ def _answer_without_claim(
     quiet = sorted({context.runner_id for context in live.values() if context.quiet})
     if quiet:
         conn.execute(_RENEW_QUIET, {"runner_ids": quiet})
-    stops = _send_stops(conn, {live[poll_id].runner_id for poll_id in stopping})
-    leaving = _send_leave(
-        conn, {context.runner_id for context in live.values() if context.to_leave and context.runner_id not in stops}
+    stops = send_stops(conn, {live[poll_id].runner_id for poll_id in stopping})
+    scripts = send_scripts(conn, {live[poll_id].runner_id: poll_id for poll_id in fetching})
+    busy = {*stops, *(sent.runner_id for sent in scripts.values())}
+    leaving = send_leave(
+        conn, {context.runner_id for context in live.values() if context.to_leave and context.runner_id not in busy}
     )
     answers: dict[str, Answer] = {}
     open_polls: dict[str, PollCandidate] = {}
@@ -317,9 +302,11 @@ def _answer_without_claim(
             continue
         runs = assigned_runs.get(ask.poll_id, [])
         stop_sessions = stops.get(ask.runner_id, []) if ask.poll_id in stopping else []
+        sent = scripts.get(ask.poll_id)
         answer = PollAnswer(
             stop_sessions=stop_sessions,
-            deregistered=not (stop_sessions or runs) and (ask.poll_id in replaced or ask.runner_id in leaving),
+            scripts=sent,
+            deregistered=not (stop_sessions or sent or runs) and (ask.poll_id in replaced or ask.runner_id in leaving),
             runs=runs,
             passed_over=ask.poll_id in released,
             registered_at=ask.registered_at or context.registered_at,
@@ -347,31 +334,15 @@ def _replaced(asks: Sequence[Ask], known: Mapping[str, PollContext]) -> set[str]
     }
 
 
-def _polls_to_stop(live: Mapping[str, PollContext]) -> set[str]:
-    """Return for each runner with due stops the poll that gets them: one without an assigned run, if there is any."""
+def _one_of_each(live: Mapping[str, PollContext], due: Collection[str]) -> set[str]:
+    """Return for each runner the due poll that gets its order: one without an assigned run, if there is any."""
     chosen: dict[str, str] = {}
     for poll_id, context in live.items():
-        if context.stop_due and (
+        if poll_id in due and (
             context.runner_id not in chosen or (live[chosen[context.runner_id]].assigned and not context.assigned)
         ):
             chosen[context.runner_id] = poll_id
     return set(chosen.values())
-
-
-def _send_stops(conn: Connection, runner_ids: Collection[str]) -> dict[str, list[str]]:
-    if not runner_ids:
-        return {}
-    parameters = {"runner_ids": sorted(runner_ids), "again": STOP_RESEND_SECONDS}
-    stops: dict[str, list[str]] = {}
-    for row in sorted(conn.execute(_SEND_STOPS, parameters), key=lambda row: int(row.stop_id)):
-        stops.setdefault(row.runner_id, []).append(row.session_id)
-    return stops
-
-
-def _send_leave(conn: Connection, runner_ids: Collection[str]) -> set[str]:
-    if not runner_ids:
-        return set()
-    return set(conn.execute(_SEND_LEAVE, {"runner_ids": sorted(runner_ids)}).scalars())
 
 
 def _claim(

@@ -16,10 +16,12 @@ from models.schema.sql import sql
 # Condition on a row ``y``: not sent yet, or so long ago that its answer may have been lost.
 SYNC_DUE: Final = "(y.sent_at IS NULL OR y.sent_at < now() - interval '10 seconds')"
 # Condition on a runner ``n``: scripts are due for it. Runners of other types cost no look.
-SYNC_DUE_OF_N: Final = (
-    f"(n.executor_type = '{PROCEDURAL}'"
-    f" AND (SELECT true FROM runner_script_syncs y WHERE y.runner_id = n.runner_id AND {SYNC_DUE} LIMIT 1) IS TRUE)"
-)
+SYNC_DUE_OF_N: Final = sql(
+    """(n.executor_type = '$procedural' AND (SELECT true FROM runner_script_syncs y
+            WHERE y.runner_id = n.runner_id AND $due LIMIT 1) IS TRUE) IS TRUE""",
+    procedural=PROCEDURAL,
+    due=SYNC_DUE,
+).text
 # Names of scripts in one answer; the rest goes with the next poll.
 MOST_IN_ANSWER: Final = 500
 
@@ -88,10 +90,12 @@ _NOT_SENT = sql("UPDATE runner_script_syncs s SET sent_at = NULL, sent_poll = NU
 
 @dataclass(frozen=True, slots=True)
 class SentScripts:
-    """Answer of a poll that named scripts."""
+    """Scripts that the answer of a poll names: those to fetch, and those to remove."""
 
     runner_id: str
     poll_id: str
+    fetch: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 def queue_script_sync(conn: Connection, name: str) -> frozenset[str]:
@@ -124,15 +128,19 @@ def queue_all_scripts(conn: Connection, runner_ids: Collection[str]) -> None:
         conn.execute(_QUEUE_ALL, {"runner_ids": sorted(runner_ids)})
 
 
-def send_scripts(conn: Connection, polls: Mapping[str, str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Mark the due scripts of runners as sent with these polls, by runner; return those to fetch and to remove."""
+def send_scripts(conn: Connection, polls: Mapping[str, str]) -> dict[str, SentScripts]:
+    """Mark the due scripts of each runner as sent with its poll; return them by poll."""
     if not polls:
         return {}
     ids = sorted(polls)
     values = {"runner_ids": ids, "polls": [polls[runner_id] for runner_id in ids], "most": MOST_IN_ANSWER}
-    sent: dict[str, tuple[list[str], list[str]]] = {}
-    for row in sorted(conn.execute(_SEND, values), key=lambda row: str(row.script_name)):
-        sent.setdefault(row.runner_id, ([], []))[row.removes].append(row.script_name)
+    rows = conn.execute(_SEND, values).all()
+    sent: dict[str, SentScripts] = {}
+    for runner_id, poll_id in polls.items():
+        names = sorted((row.script_name, row.removes) for row in rows if row.runner_id == runner_id)
+        if names:
+            fetch = tuple(name for name, removes in names if not removes)
+            sent[poll_id] = SentScripts(runner_id, poll_id, fetch, tuple(name for name, removes in names if removes))
     return sent
 
 

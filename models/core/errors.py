@@ -124,9 +124,10 @@ class SchemaUnchecked(CoordinatorError):
 
 @dataclass(frozen=True)
 class PromptRequired(CoordinatorError):
-    """No agent takes these parameters, JSON text: without one they must be exactly a prompt."""
+    """No agent takes these parameters, JSON text, or one without a schema: they must be exactly a prompt."""
 
     parameters: str
+    agent_name: str | None = None
 
 
 @dataclass(frozen=True)

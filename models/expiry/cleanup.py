@@ -111,6 +111,23 @@ _EVENT_COUNTS = text("""
     WHERE c.run_id = old.run_id
 """)
 
+# Left behind by deletes of version N-1. Old runs are deleted first, so a look at the oldest blueprints finds them.
+_BLUEPRINTS = text("""
+    DELETE FROM run_blueprints b
+    USING (SELECT o.run_id FROM (SELECT run_id FROM run_blueprints ORDER BY run_id LIMIT :most) o
+           WHERE (SELECT r.run_id FROM runs r WHERE r.run_id = o.run_id) IS NULL) old
+    WHERE b.run_id = old.run_id
+""")
+
+_SCRIPT_SYNCS = text("""
+    DELETE FROM runner_script_syncs s
+    USING (SELECT y.runner_id, y.script_name FROM runner_script_syncs y
+           LEFT JOIN runners n ON n.runner_id = y.runner_id AND n.left_at IS NULL
+           WHERE n.runner_id IS NULL AND y.queued_at < now() - interval '1 hour'
+           ORDER BY y.runner_id, y.script_name LIMIT :most FOR UPDATE OF y SKIP LOCKED) old
+    WHERE s.runner_id = old.runner_id AND s.script_name = old.script_name
+""")
+
 
 def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Limits = DEFAULT_LIMITS) -> bool:
     """Delete up to 1,000 rows of each kind that are not needed any more; return whether there are more. Safe to repeat.
@@ -118,7 +135,7 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
     Kinds: idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten,
     their agents, heartbeats and addresses of instances older than an hour, outages older than 30 days, child results
     delivered a day ago, event counts of runs that ended a day ago, bulks that ended 30 days ago or were not started in
-    time, events of deleted sessions.
+    time, blueprints without a run, scripts to fetch of runners that have left, events of deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
@@ -130,6 +147,8 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
         conn.execute(_TARGETS, {"most": MOST}).rowcount,
         conn.execute(_GAPS, {"most": MOST}).rowcount,
         conn.execute(_EVENT_COUNTS, {"most": MOST}).rowcount,
+        conn.execute(_BLUEPRINTS, {"most": MOST}).rowcount,
+        conn.execute(_SCRIPT_SYNCS, {"most": MOST}).rowcount,
         MOST // BULKS * conn.execute(_BULKS, {"most": BULKS}).rowcount,
         purge_deleted(conn, MOST),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, TypeAlias
 
-from models.claims.polls import STOP_RESEND_SECONDS
+from models.claims.orders import STOP_RESEND_SECONDS
 from models.core.limits import Limits
 from models.core.statuses import RunStatus, StopCause
 from models.explanations.reasons import Reason, ReasonCode

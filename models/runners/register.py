@@ -6,7 +6,9 @@ from typing import TypeAlias
 from psycopg.errors import SerializationFailure
 from sqlalchemy import Connection, text
 
+from models.claims.matching import PROCEDURAL
 from models.claims.parking import drop_polls
+from models.claims.script_syncs import lock_scripts_for_registration, queue_all_scripts
 from models.core.errors import AgentNameTaken, DuplicateRunner, TooManyAgents
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.rounds import in_rounds_of_many
@@ -127,7 +129,8 @@ def register_runners(
     """Register processes (PROTOCOL, Runners). Safe to repeat. DuplicateRunner while another process is online.
 
     AgentNameTaken when another runner provides an agent of a name, TooManyAgents when the owner's runners would provide
-    too many; such a registration changes nothing. An accepted one replaces all agents of its runner.
+    too many; such a registration changes nothing. An accepted one replaces all agents of its runner, and a procedural
+    runner is to fetch all scripts.
 
     The same instance reconnects and keeps its runs. Another process takes the place of a stale, lost or leaving one,
     whose registration ends in this transaction: its claims are released, its running runs are lost. Another owner's
@@ -135,11 +138,21 @@ def register_runners(
     """
     results: dict[int, RegisterResult] = {}
     names = lock_agent_names(conn, items)
+    lock_scripts_for_registration(conn, [item.executor_type for item in items])
     for ordinals in in_rounds_of_many(items, _touches, lambda _: []):
         chosen = [items[ordinal] for ordinal in ordinals]
         results.update(zip(ordinals, _register_round(conn, chosen, limits, names), strict=True))
     names.write(conn)
+    queue_all_scripts(conn, _procedural(items, results))
     return [results[ordinal] for ordinal in range(len(items))]
+
+
+def _procedural(items: Sequence[Registration], results: Mapping[int, RegisterResult]) -> set[str]:
+    return {
+        result.runner_id
+        for place, result in results.items()
+        if isinstance(result, Registered) and items[place].executor_type == PROCEDURAL
+    }
 
 
 def _touches(item: Registration) -> list[Hashable]:

@@ -80,6 +80,10 @@ _REMEMBER = text("""
 _FORGET = (
     text("DELETE FROM child_results WHERE parent_session_id = ANY(CAST(:sessions AS text[]))"),
     text("DELETE FROM stop_commands WHERE session_id = ANY(CAST(:sessions AS text[]))"),
+    text("""
+        DELETE FROM run_blueprints WHERE run_id = ANY(ARRAY(
+            SELECT run_id FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))))
+    """),
     text("DELETE FROM runs WHERE session_id = ANY(CAST(:sessions AS text[]))"),
     text("DELETE FROM sessions WHERE session_id = ANY(CAST(:sessions AS text[]))"),
 )

@@ -16,7 +16,7 @@ from models.core.statuses import TERMINAL, RunType
 from models.runs.idempotency import read_keys
 from models.runs.prompts import is_prompt
 from models.runs.submission import NewRun, Submitted
-from models.runs.submit import submit_runs
+from models.runs.submit import NO_VARIABLES, submit_runs
 from models.state.visibility import Visible, can_view, find_visible
 
 ReplayResult: TypeAlias = Submitted | CoordinatorError
@@ -51,7 +51,8 @@ _ORIGINALS: Final = text("""
     SELECT r.run_id, r.session_id, r.owner, r.status, r.type, r.agent_name, CAST(r.parameters AS text) AS parameters,
         r.project_dir, p.session_id AS parent_session_id, r.execution_mode, CAST(r.scope AS text) AS scope,
         CAST(r.demands AS text) AS demands, r.labels, r.priority, r.max_attempts, r.run_timeout_seconds,
-        r.no_match_timeout_seconds
+        r.no_match_timeout_seconds,
+        (SELECT true FROM run_blueprints b WHERE b.run_id = r.run_id) IS TRUE AS has_blueprint
     FROM runs r
     LEFT JOIN sessions p ON p.session_id = r.parent_session_id AND p.created_at <= r.created_at
         AND p.owner IS NOT DISTINCT FROM r.owner
@@ -69,7 +70,8 @@ _COPIED: Final = (
     "run_timeout_seconds",
     "no_match_timeout_seconds",
 )
-# Without a change of these a replay demands what its original did, whatever agents runners provide now.
+# Without a change of these a replay demands what its original did, whatever agents there are now; its blueprint is made
+# of the agent as it is now, since it names the run and the session.
 _OF_AGENT: Final = frozenset({"agent_name", "parameters", "additional_demands"})
 # Of a resume these say where its session lives; the new session lives nowhere yet. Of one at the runner of a procedural
 # agent, a callback, they say which runner that is.
@@ -77,7 +79,12 @@ _AFFINITY: Final = frozenset({"hostname", "executor_profile"})
 
 
 def replay_runs(
-    conn: Connection, items: Sequence[Replay], *, max_depth: int = 10, most_demands: int = 0
+    conn: Connection,
+    items: Sequence[Replay],
+    *,
+    max_depth: int = 10,
+    most_demands: int = 0,
+    environment: Mapping[str, str] = NO_VARIABLES,
 ) -> list[ReplayResult]:
     """Submit each run again. Safe to repeat with the same ids, and with the same idempotency key.
 
@@ -90,7 +97,7 @@ def replay_runs(
     _answer_repeats_of_gone(conn, items, results)
     places = [place for place in range(len(items)) if place not in results]
     submissions = [_submission(items[place], originals[items[place].run_id]) for place in places]
-    submitted = submit_runs(conn, submissions, max_depth=max_depth, most_demands=most_demands)
+    submitted = submit_runs(conn, submissions, max_depth=max_depth, most_demands=most_demands, environment=environment)
     results.update(zip(places, submitted, strict=True))
     record_acts(conn, _acts([(items[place], originals[items[place].run_id], results[place]) for place in places]))
     return [results[place] for place in range(len(items))]
@@ -146,6 +153,7 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
         prompt_only=item.prompt_only if told else is_prompt(json.loads(values["parameters"])),
         satisfied_schema=item.satisfied_schema,
         looks_up_agent=looks_up,
+        keeps_demands=not looks_up and original.has_blueprint,
         **values | {"not_before": None if moment is None else datetime.fromisoformat(moment)},
     )
 

@@ -4,8 +4,9 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeAlias
 
 from sqlalchemy import Connection
 
@@ -24,10 +25,15 @@ from models.core.errors import (
 )
 from models.core.facts import SUBMITTED, note
 from models.core.statuses import RunType
+from models.registries.blueprints.placeholders import Values
+from models.registries.blueprints.resolve import RegistryAgent, parsed, resolve_blueprint
 from models.state.agents import OwnedAgent
 from models.state.locked_rows import LockedSession
 from models.state.sessions import Session
 from models.state.visibility import Visible, can_view
+
+# Agent of the registry, or else of a runner.
+RunAgent: TypeAlias = RegistryAgent | OwnedAgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,9 @@ class NewRun:
     belongs to that run's owner, ``replayed_owner``. ``traceparent`` is the trace that the run continues.
 
     ``prompt_only``: the parameters are exactly a prompt, as a run without a runner's agent needs; ``satisfied_schema``:
-    hash of the schema that they were found to satisfy. Without ``looks_up_agent`` the name means no runner's agent. A
-    ``callback`` may resume the session of any agent.
+    hash of the schema that they were found to satisfy. Without ``looks_up_agent`` the name means no agent, and with
+    ``keeps_demands`` one of the registry for its blueprint alone. A ``callback`` may resume the session of any agent,
+    and has no blueprint.
     """
 
     run_id: str
@@ -72,6 +79,7 @@ class NewRun:
     prompt_only: bool = True
     satisfied_schema: str | None = None
     looks_up_agent: bool = True
+    keeps_demands: bool = False
     callback: bool = False
 
     @property
@@ -128,6 +136,7 @@ class Plan:
     scope: str | None
     demands: Demands
     session_seq: int = 1
+    blueprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,7 @@ class LockedState:
     """Locked rows on which submissions are decided, by id: ``created`` new sessions, ``locked`` others and parents.
 
     ``ancestors`` of parents, themselves included; ``heights``: levels of children below sessions that get a new parent.
-    ``agents`` of runners, by the names that the submissions and their sessions have.
+    ``agents`` by the names that the submissions and their sessions have. ``environment``: variables for blueprints.
     """
 
     created: dict[str, Session]
@@ -144,7 +153,8 @@ class LockedState:
     heights: dict[str, int]
     visible: Visible
     max_depth: int
-    agents: Mapping[str, OwnedAgent | None]
+    agents: Mapping[str, RunAgent | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def agent_name_of(item: NewRun, session: LockedSession | None) -> str | None:
@@ -154,16 +164,15 @@ def agent_name_of(item: NewRun, session: LockedSession | None) -> str | None:
     return item.agent_name
 
 
-def agent_of(item: NewRun, session: LockedSession | None, agents: Mapping[str, OwnedAgent | None]) -> OwnedAgent | None:
+def agent_of(item: NewRun, session: LockedSession | None, agents: Mapping[str, RunAgent | None]) -> RunAgent | None:
     name = agent_name_of(item, session) if item.looks_up_agent else None
     return None if name is None else agents.get(name)
 
 
-def demands_of_run(item: NewRun, session: LockedSession | None, agent: OwnedAgent | None = None) -> Demands:
+def demands_of_run(item: NewRun, session: LockedSession | None, agent: RunAgent | None = None) -> Demands:
     if item.type is RunType.RESUME and item.affinity and session is not None:
         return resume_demands(session.hostname, session.executor_profile, item.additional_demands, agent)
-    demands = _start_demands(item.additional_demands)
-    return demands if agent is None else _demands_of_agent(agent).merged(demands)
+    return _start_demands(item.additional_demands) if agent is None else _demands(agent, item.additional_demands)
 
 
 @functools.lru_cache(1024)
@@ -175,29 +184,34 @@ def resume_demands(
     hostname: str | None,
     executor_profile: str | None,
     additional: Demands = NO_DEMANDS,
-    agent: OwnedAgent | None = None,
+    agent: RunAgent | None = None,
 ) -> Demands:
     """Return the demands of a resume: the session's affinity first, except for a hostname that the request names.
 
-    The runner of the session's agent comes before both.
+    The runner of the session's agent comes before both, the demands of an agent of the registry between them.
     """
-    hostname = hostname if additional.hostname is None else additional.hostname
+    hostname = hostname if additional.hostname is None else None
     affinity = Demands(hostname=hostname, executor_profile=executor_profile)
-    demands = affinity.merged(additional).merged(Demands(executor_type=AUTONOMOUS))
-    return demands if agent is None else _demands_of_agent(agent).merged(demands)
+    if agent is None:
+        return affinity.merged(_start_demands(additional))
+    return _demands(agent, additional, affinity)
 
 
-def _demands_of_agent(agent: OwnedAgent) -> Demands:
-    return Demands(agent.hostname, agent.project_dir, agent.executor_profile, PROCEDURAL)
+def _demands(agent: RunAgent, additional: Demands, affinity: Demands = NO_DEMANDS) -> Demands:
+    if isinstance(agent, RegistryAgent):
+        return affinity.merged(agent.demands).merged(additional)
+    of_runner = Demands(agent.hostname, agent.project_dir, agent.executor_profile, PROCEDURAL)
+    return of_runner.merged(affinity).merged(additional)
 
 
 def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
     parent = None if item.parent_session_id is None else state.locked.get(item.parent_session_id)
     if item.type is RunType.START:
-        if item.own_session not in state.created:
-            return SessionExists(item.own_session)
-        refused = _refused_parent(item, None, parent, state) or _refused_by_agent(item, None, state)
-        return refused or _start(item, parent, state)
+        # In the order of the coordinator that this one replaces: the agent and its parameters first.
+        refused = _refused_by_agent(item, None, state)
+        if refused is None and item.own_session not in state.created:
+            refused = SessionExists(item.own_session)
+        return refused or _refused_parent(item, None, parent, state) or _start(item, parent, state)
     session = state.locked.get(item.own_session)
     if session is None or not can_view(item.caller, item.own_session, session.owner, state.visible):
         return NotFound("session", item.own_session)
@@ -234,17 +248,38 @@ def _refused_parent(
 
 def _refused_by_agent(item: NewRun, session: LockedSession | None, state: LockedState) -> CoordinatorError | None:
     agent = agent_of(item, session, state.agents)
+    if item.callback:
+        return None
+    if isinstance(agent, RegistryAgent):
+        return agent.refused or _refused_by_registry(item, agent)
     if agent is None:
         return None if item.prompt_only else PromptRequired(item.parameters)
     if item.type is RunType.RESUME:
-        return None if item.callback else AgentNotResumable(agent.name)
-    if agent.schema_hash is None or agent.parameters_schema is None or agent.schema_hash == item.satisfied_schema:
+        return AgentNotResumable(agent.name)
+    if agent.parameters_schema is None:
         return None
-    return SchemaUnchecked(agent.name, agent.schema_hash, agent.parameters_schema, item.parameters)
+    return _unchecked(item, agent.name, agent.schema_hash, agent.parameters_schema)
 
 
-def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan:
-    return Plan(
+def _refused_by_registry(item: NewRun, agent: RegistryAgent) -> CoordinatorError | None:
+    resumes = item.type is RunType.RESUME
+    if resumes and agent.is_procedural:
+        return AgentNotResumable(agent.name)
+    if resumes or (agent.parameters_schema is None and not agent.takes_any):
+        return None if item.prompt_only else PromptRequired(item.parameters, agent.name)
+    if agent.parameters_schema is None:
+        return None
+    return _unchecked(item, agent.name, agent.schema_hash, agent.parameters_schema)
+
+
+def _unchecked(item: NewRun, agent_name: str, schema_hash: str | None, schema: str) -> SchemaUnchecked | None:
+    if schema_hash is None or schema_hash == item.satisfied_schema:
+        return None
+    return SchemaUnchecked(agent_name, schema_hash, schema, item.parameters)
+
+
+def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Plan | CoordinatorError:
+    plan = Plan(
         item,
         owner=item.start_owner if parent is None else parent.owner,
         depth=0 if parent is None else len(state.ancestors[parent.session_id]),
@@ -253,10 +288,13 @@ def _start(item: NewRun, parent: LockedSession | None, state: LockedState) -> Pl
         scope=_merged(None if parent is None else parent.scope, item.scope),
         demands=demands_of_run(item, None, agent_of(item, None, state.agents)),
     )
+    return _with_blueprint(plan, state)
 
 
-def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None, state: LockedState) -> Plan:
-    return Plan(
+def _resume(
+    item: NewRun, session: LockedSession, parent: LockedSession | None, state: LockedState
+) -> Plan | CoordinatorError:
+    plan = Plan(
         item,
         owner=session.owner,
         depth=session.depth,
@@ -266,6 +304,21 @@ def _resume(item: NewRun, session: LockedSession, parent: LockedSession | None, 
         demands=demands_of_run(item, session, agent_of(item, session, state.agents)),
         session_seq=session.next_run,
     )
+    return _with_blueprint(plan, state)
+
+
+def _with_blueprint(plan: Plan, state: LockedState) -> Plan | CoordinatorError:
+    """Return the plan with the blueprint of its agent, if that is one of the registry."""
+    item = plan.item
+    agent = state.agents.get(plan.agent_name or "")
+    if not isinstance(agent, RegistryAgent) or item.callback or not (item.looks_up_agent or item.keeps_demands):
+        return plan
+    if agent.refused is not None:
+        return agent.refused
+    runtime = {"session_id": item.own_session, "run_id": item.run_id}
+    values = Values(parsed(item.parameters), parsed(plan.scope), state.environment, runtime)
+    blueprint = resolve_blueprint(agent, values)
+    return replace(plan, blueprint=blueprint) if isinstance(blueprint, str) else blueprint
 
 
 def _merged(*scopes: str | None) -> str | None:

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -9,12 +9,14 @@ from models.core.errors import CoordinatorError, TooManyDemands
 from models.core.ids import uuid7
 from models.core.rounds import in_rounds_of_many
 from models.core.statuses import RunType
+from models.registries.agents_of_runs import read_registry_agents
 from models.runs.idempotency import answer_repeats, drop_keys
 from models.runs.parents import ancestors, heights
 from models.runs.submission import (
     LockedState,
     NewRun,
     Plan,
+    RunAgent,
     Submitted,
     agent_name_of,
     agent_of,
@@ -26,7 +28,7 @@ from models.runs.submission import (
 from models.schema.columns import array_rows
 from models.schema.sql import sql
 from models.schema.tables import runs, sessions
-from models.state.agents import OwnedAgent, read_agents
+from models.state.agents import read_agents
 from models.state.events_outbox import record_events, run_created, session_updated
 from models.state.locked_rows import LockedSession
 from models.state.locks import lock_sessions, read_sessions_unlocked
@@ -37,6 +39,7 @@ from models.state.transitions import sessions_updated
 from models.state.visibility import find_visible
 
 Result = Submitted | CoordinatorError
+NO_VARIABLES: Final[Mapping[str, str]] = {}
 
 OF_SESSION = ("session_id", "incarnation", "owner", "project_dir", "agent_name", "scope")
 
@@ -116,27 +119,47 @@ _FILL = sql(
 )
 
 
+_INSERT_BLUEPRINTS = text("""
+    INSERT INTO run_blueprints (run_id, blueprint)
+    SELECT b.run_id, CAST(b.blueprint AS json)
+    FROM unnest(CAST(:run_ids AS text[]), CAST(:blueprints AS text[])) AS b(run_id, blueprint)
+    ORDER BY b.run_id
+    ON CONFLICT (run_id) DO NOTHING
+""")
+
+
+class _Context(NamedTuple):
+    max_depth: int
+    environment: Mapping[str, str]
+
+
 def submit_runs(
-    conn: Connection, items: Sequence[NewRun], *, max_depth: int = 10, most_demands: int = 0
+    conn: Connection,
+    items: Sequence[NewRun],
+    *,
+    max_depth: int = 10,
+    most_demands: int = 0,
+    environment: Mapping[str, str] = NO_VARIABLES,
 ) -> list[Result]:
     """Create the runs, and the sessions of starts (PROTOCOL, Runs). Safe to repeat with the same ids.
 
     One result per item, in order. Errors: SessionExists, NotFound (session, parent session), ParentIsDescendant,
     ParentOfAnotherOwner, TooDeep, KeyReused, TooManyDemands (new ones of an owner that has ``most_demands`` distinct
-    sets already; 0: any number), and of agents of runners SchemaUnchecked, PromptRequired and AgentNotResumable. A
-    failed item leaves nothing behind, its idempotency key included. Items that concern the same session or key are
-    applied in rounds, in order.
+    sets already; 0: any number), and of agents SchemaUnchecked, PromptRequired, AgentNotResumable and those of
+    blueprints, whose ``env`` has the variables of ``environment``. A failed item leaves nothing behind, its idempotency
+    key included. Items that concern the same session or key are applied in rounds, in order.
     """
     results: dict[int, Result] = {}
     resumed = _resumed(conn, items)
-    agents = read_agents(conn, _names(items, resumed))
+    agents = agents_by_name(conn, _names(items, resumed))
+    context = _Context(max_depth, environment)
     wanted = _wanted_demands(items, resumed, agents)
     profiles = ensure_profiles(conn, wanted, [item.caller.owner for item in items], most_demands)
     for places in in_rounds_of_many(items, _touches, _reads):
         allowed = [place for place in places if wanted[place].hash in profiles]
         results.update((place, TooManyDemands(most_demands)) for place in places if place not in allowed)
         batch = [items[place] for place in allowed]
-        results.update(zip(allowed, _submit_round(conn, batch, profiles, max_depth, agents), strict=True))
+        results.update(zip(allowed, _submit_round(conn, batch, profiles, context, agents), strict=True))
     answers = [results[place] for place in range(len(items))]
     note_submitted(conn, items, answers)
     return answers
@@ -145,6 +168,11 @@ def submit_runs(
 def _resumed(conn: Connection, items: Iterable[NewRun]) -> dict[str, LockedSession]:
     names = {item.own_session for item in items if item.type is RunType.RESUME}
     return with_process_places(conn, read_sessions_unlocked(conn, names))
+
+
+def agents_by_name(conn: Connection, names: Collection[str]) -> dict[str, RunAgent | None]:
+    """Return the agent of each name, one of the registry before one of a runner, or None."""
+    return {**read_agents(conn, names), **read_registry_agents(conn, names)}
 
 
 def _touches(item: NewRun) -> list[Hashable]:
@@ -157,12 +185,12 @@ def _reads(item: NewRun) -> list[Hashable]:
 
 def _names(items: Iterable[NewRun], sessions: Mapping[str, LockedSession]) -> set[str]:
     """Return the names of the agents that the items look up."""
-    looking = [item for item in items if item.looks_up_agent]
+    looking = [item for item in items if item.looks_up_agent or item.keeps_demands]
     return {name for item in looking if (name := agent_name_of(item, sessions.get(item.own_session))) is not None}
 
 
 def _wanted_demands(
-    items: Sequence[NewRun], resumed: Mapping[str, LockedSession], agents: Mapping[str, OwnedAgent | None]
+    items: Sequence[NewRun], resumed: Mapping[str, LockedSession], agents: Mapping[str, RunAgent | None]
 ) -> list[Demands]:
     sessions = [resumed.get(item.own_session) for item in items]
     return [
@@ -175,15 +203,15 @@ def _submit_round(
     conn: Connection,
     items: Sequence[NewRun],
     profiles: dict[str, int],
-    max_depth: int,
-    agents: Mapping[str, OwnedAgent | None],
+    context: _Context,
+    agents: Mapping[str, RunAgent | None],
 ) -> list[Result]:
     answered = answer_repeats(conn, items)
     fresh = [item for item in items if item.run_id not in answered]
     starts = [item for item in fresh if item.type is RunType.START]
     # Insert new sessions before the locks: of two transactions that insert the same one the second waits with no lock.
     created = _begin_sessions(conn, starts)
-    state = _lock(conn, fresh, created, max_depth, agents)
+    state = _lock(conn, fresh, created, context, agents)
     repeated = _known_runs(conn, [item.run_id for item in starts if item.own_session not in created])
     decisions = {item.run_id: plan_run(item, state) for item in fresh if item.run_id not in repeated}
     refused = {run_id: decision for run_id, decision in decisions.items() if not isinstance(decision, Plan)}
@@ -202,8 +230,8 @@ def _lock(
     conn: Connection,
     items: Sequence[NewRun],
     created: dict[str, Session],
-    max_depth: int,
-    agents: Mapping[str, OwnedAgent | None],
+    context: _Context,
+    agents: Mapping[str, RunAgent | None],
 ) -> LockedState:
     resumed = [item.own_session for item in items if item.type is RunType.RESUME]
     parents = [item.parent_session_id for item in items if item.parent_session_id is not None]
@@ -218,10 +246,11 @@ def _lock(
         created,
         {**locked, **placed},
         ancestors(conn, [parent for parent in parents if parent in locked]),
-        heights(conn, moved, max_depth),
+        heights(conn, moved, context.max_depth),
         find_visible(conn, named),
-        max_depth,
-        {**agents, **read_agents(conn, more)},
+        context.max_depth,
+        {**agents, **agents_by_name(conn, more)},
+        context.environment,
     )
 
 
@@ -240,6 +269,7 @@ def _write(conn: Connection, plans: Sequence[Plan], profiles: dict[str, int], cr
     profiles = profiles | ensure_profiles(conn, changed) if changed else profiles
     fresh = _insert_runs(conn, plans, [profiles[plan.demands.hash] for plan in plans])
     written = [plan for plan in plans if plan.item.run_id in fresh]
+    _insert_blueprints(conn, written)
     resumed = [plan for plan in written if plan.item.own_session not in created]
     filled = [
         plan for plan in written if plan.item.own_session not in created or plan.item.parent_session_id is not None
@@ -317,6 +347,12 @@ def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[
         },
     )
     return set(rows.scalars())
+
+
+def _insert_blueprints(conn: Connection, plans: Sequence[Plan]) -> None:
+    blueprints = {plan.item.run_id: plan.blueprint for plan in plans if plan.blueprint is not None}
+    if blueprints:
+        conn.execute(_INSERT_BLUEPRINTS, {"run_ids": list(blueprints), "blueprints": list(blueprints.values())})
 
 
 def _fill_sessions(conn: Connection, plans: Sequence[Plan]) -> Mapping[str, Session]:

@@ -63,8 +63,8 @@ def _given() -> dict[str, str]:
 # insert reads all rows of the one before by a hash of them, whatever number of items the planner expects, and waits
 # for the transaction that inserts the same row. A key that is stored leaves its item out before anything of it is
 # written. A profile used within the hour is safe from upkeep, as in ``models.claims.matching``; an item whose agent a
-# runner provides gets none, so that it is left to the verb. The arrays come by way of a CTE, so that the planner cannot
-# see their lengths: it then keeps one plan instead of making one for each call.
+# runner or the registry provides gets none, so that it is left to the verb. The arrays come by way of a CTE, so that
+# the planner cannot see their lengths: it then keeps one plan instead of making one for each call.
 _SUBMIT = sql(
     """
     WITH given AS MATERIALIZED (
@@ -74,6 +74,8 @@ _SUBMIT = sql(
             given.demands[n.demands_place] AS demands,
             CASE WHEN n.agent_name IS NULL
                       OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
+                         AND (SELECT e.name FROM registry_entries e WHERE e.kind = 'agents' AND e.name = n.agent_name)
+                             IS NULL
                  THEN (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
                                      WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
                              FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)
@@ -146,8 +148,9 @@ def submit_plain(conn: Connection, items: Sequence[NewRun]) -> list[Submitted | 
 
     Plain is a start without a parent, no replay, of a session id that was free and that no other item names, whose
     demands have a profile used within the hour and whose parameters are a prompt; an item that names an agent only if
-    no runner provides it; an item with an idempotency key only if its session id is ours and its key is new and no
-    other item's. An item whose first commit was not heard of is not plain any more: ``submit_runs`` answers it.
+    neither a runner nor the registry provides it; an item with an idempotency key only if its session id is ours and
+    its key is new and no other item's. An item whose first commit was not heard of is not plain any more:
+    ``submit_runs`` answers it.
     """
     results: list[Submitted | NotPlain] = [NOT_PLAIN] * len(items)
     places = _plain_places(items)

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus, StopCause
 from models.schema.agent_tables import runner_agents
+from models.schema.blueprint_tables import run_blueprints, runner_script_syncs
 from models.schema.bulk_tables import bulk_chunks, bulk_jobs
 from models.schema.caller_tables import (
     api_keys,
@@ -63,6 +64,7 @@ __all__ = [
     "metadata",
     "metrics_targets",
     "registry_entries",
+    "run_blueprints",
     "run_event_counts",
     "run_stats",
     "run_stats_head",
@@ -70,6 +72,7 @@ __all__ = [
     "run_totals_head",
     "runner_agents",
     "runner_registration",
+    "runner_script_syncs",
     "runners",
     "runs",
     "sessions",

@@ -19,7 +19,8 @@ class Run:
     """Unit of work. ``parameters``, ``demands`` and ``scope`` are JSON text, ``labels`` an object or None.
 
     ``timeout_at`` is when it fails if no live registration satisfies it by then; None while one does. ``waited``: the
-    seconds for which it was ready, in the answer of the statement that claimed it only.
+    seconds for which it was ready, in the answer of the statement that claimed it only. ``blueprint``: JSON text, in
+    the answers of claims and deliveries only.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Run:
     replay_of: str | None
     traceparent: str | None = None
     waited: float | None = field(default=None, compare=False)
+    blueprint: str | None = field(default=None, compare=False)
 
 
 # Compute the no-match deadline as expiry does (models/expiry): the later of readiness and the moment from which no live
@@ -70,10 +72,11 @@ _TIMEOUT_SQL: Final = sql("""CASE WHEN runs.status = $PENDING AND runs.ready THE
               WHERE u.since IS NOT NULL) w) END""").text
 _TIMEOUT_AT: ColumnElement[datetime | None] = literal_column(_TIMEOUT_SQL, runs.c.match_deadline_at.type)
 TIMEOUT_AT = "timeout_at"
+_NO_COLUMNS: Final = frozenset({"waited", "blueprint"})
 RUN_COLUMNS = tuple(
     _TIMEOUT_AT.label(TIMEOUT_AT) if of_run.name == TIMEOUT_AT else runs.c[of_run.name]
     for of_run in fields(Run)
-    if of_run.name != "waited"
+    if of_run.name not in _NO_COLUMNS
 )
 # Build it once: building a statement of so many columns takes longer than reading a row.
 _READ = select(*RUN_COLUMNS).where(runs.c.run_id == any_of("run_ids"))
@@ -88,12 +91,21 @@ RUN_COLUMNS_OF_RUNS: Final = names_of("runs", RUN_COLUMNS).replace(
 )
 
 
+# Blueprint of a run with the alias ``{run}``; runs without an agent are not looked up.
+_BLUEPRINT: Final = (
+    "CASE WHEN {run}.agent_name IS NOT NULL THEN"
+    " (SELECT CAST(b.blueprint AS text) FROM run_blueprints b WHERE b.run_id = {run}.run_id) END AS blueprint"
+)
+BLUEPRINT_OF_R: Final = _BLUEPRINT.format(run="r")
+BLUEPRINT_OF_T: Final = _BLUEPRINT.format(run="t")
+
+
 def as_run(row: Sequence[Any]) -> Run:
     return Run(*row[: len(RUN_COLUMNS)])
 
 
 def as_claimed_run(row: Row[Any]) -> Run:
-    return replace(as_run(row), waited=row.waited)
+    return replace(as_run(row), waited=row.waited, blueprint=row.blueprint)
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -11,6 +11,7 @@ from models.claims import (
     delivery,
     dispatch,
     matching,
+    orders,
     parking,
     poll_stops,
     polls,
@@ -182,8 +183,8 @@ CASES: dict[str, tuple[TextClause, dict[str, Any], dict[str, tuple[str, int]]]] 
             "waiting_polls": ("pk_waiting_polls", 0),
         },
     ),
-    "sending stops": (polls._SEND_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
-    "sending a leave": (polls._SEND_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
+    "sending stops": (orders._SEND_STOPS, RUNNERS | {"again": 10}, {"stop_commands": ("ix_stop_commands_runner", 4)}),
+    "sending a leave": (orders._SEND_LEAVE, RUNNERS, {"runners": ("pk_runners", 4)}),
     "locking a parked poll": (
         polls._LOCK_WAITING,
         {"polls": ["waiting_1"]},
