@@ -20,7 +20,9 @@ from app.openapi import document
 from app.route_table import Page
 from app.routes import (
     administration,
+    agents,
     bulk,
+    config,
     console,
     console_sessions,
     explanations,
@@ -67,7 +69,9 @@ MODULES: Final = (
     console_sessions,
     sign_in,
     health,
+    agents,
     registries,
+    config,
 )
 
 

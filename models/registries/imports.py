@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_act, record_acts
+from models.claims.script_syncs import queue_script_removal, queue_script_sync
 from models.core.callers import Caller
 from models.core.errors import RegistryFull
 from models.registries.changes import NOUNS
@@ -23,6 +24,15 @@ class NamedEntry:
     kind: Kind
     name: str
     entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class ImportEntries:
+    """Entries to store, one of each name; what a registry of ``emptied`` holds besides them is removed."""
+
+    entries: Sequence[NamedEntry]
+    caller: Caller
+    emptied: Collection[Kind] = ()
 
 
 @dataclass(slots=True)
@@ -62,32 +72,33 @@ _Key = tuple[str, str]
 _Row = dict[str, Any]
 
 
-def import_entries(
-    conn: Connection,
-    entries: Sequence[NamedEntry],
-    caller: Caller,
-    *,
-    emptied: Collection[Kind] = (),
-    dry_run: bool = False,
-) -> ImportedEntries | RegistryFull:
-    """Store the entries, one of each name, all or none; what a registry of ``emptied`` held besides them is removed.
+ImportResult: TypeAlias = ImportedEntries | RegistryFull
+
+
+def import_entries(conn: Connection, items: Sequence[ImportEntries], *, dry_run: bool = False) -> list[ImportResult]:
+    """Store the entries of each item, all or none.
 
     An entry that is there already with the same content keeps its time. Safe to repeat. Each entry that is created,
     replaced or removed is audited. References are not checked. A dry run counts and writes nothing.
     """
     if not dry_run:
         lock_registries(conn)
-    given = {(each.kind.value, each.name): values_of(each.kind, each.name, each.entry) for each in entries}
-    kinds = {Kind(kind) for kind, _ in given} | set(emptied)
+    return [_import(conn, item, dry_run=dry_run) for item in items]
+
+
+def _import(conn: Connection, item: ImportEntries, *, dry_run: bool) -> ImportResult:
+    given = {(each.kind.value, each.name): values_of(each.kind, each.name, each.entry) for each in item.entries}
+    kinds = {Kind(kind) for kind, _ in given} | set(item.emptied)
     held = {(row.kind, row.name): row._asdict() for row in conn.execute(_READ, {"kinds": sorted(kinds)})}
-    removed = [key for key in held if key not in given and Kind(key[0]) in emptied]
+    removed = [key for key in held if key not in given and Kind(key[0]) in item.emptied]
     changed = {key: row for key, row in given.items() if held.get(key) != row}
     fault = _full(held, given, removed, kinds)
     if fault is not None:
         return fault
     if not dry_run:
         _store(conn, changed, removed)
-        record_acts(conn, _acts(caller, held, changed, removed))
+        record_acts(conn, _acts(item.caller, held, changed, removed))
+        _sync(conn, changed, removed)
     return ImportedEntries(
         before=Counter(Kind(kind) for kind, _ in held),
         created=Counter(Kind(key[0]) for key in changed if key not in held),
@@ -114,6 +125,16 @@ def _store(conn: Connection, changed: Mapping[_Key, _Row], removed: Sequence[_Ke
         conn.execute(_REMOVE, {"kinds": [kind for kind, _ in removed], "names": [name for _, name in removed]})
     if changed:
         conn.execute(_STORE, {name: [row[name] for row in changed.values()] for name in _COLUMNS})
+
+
+def _sync(conn: Connection, changed: Collection[_Key], removed: Collection[_Key]) -> None:
+    """Have the runners take or drop scripts, by their next poll or its re-check."""
+    for kind, name in changed:
+        if kind == Kind.SCRIPT:
+            queue_script_sync(conn, name)
+    for kind, name in removed:
+        if kind == Kind.SCRIPT:
+            queue_script_removal(conn, name)
 
 
 def _acts(

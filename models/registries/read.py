@@ -83,9 +83,12 @@ _GET = text("""
 """)
 
 
-def list_entries(connection: Connection, kind: Kind) -> list[Entry]:
-    """Return all entries of a registry by name, scripts without their content. Registries are bounded when written."""
-    return [as_entry(row) for row in connection.execute(_LIST, {"kinds": [kind]})]
+def list_entries(connection: Connection, *kinds: Kind) -> list[Entry]:
+    """Return all entries of registries in one snapshot, by registry and name; scripts come without their content.
+
+    Registries are bounded when they are written.
+    """
+    return [as_entry(row) for row in connection.execute(_LIST, {"kinds": list(kinds)})]
 
 
 def get_entry(connection: Connection, kind: Kind, name: str) -> Entry | None:

@@ -45,12 +45,12 @@ class RunnerDemands:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHook:
     """Run of another agent at the begin or the end of a run. ``on_error``: block or continue."""
 
-    agent_name: str
     type: str = "agent"
+    agent_name: str
     on_error: str = "continue"
     timeout_seconds: int = 300
 
@@ -127,12 +127,12 @@ class ConfigField:
     default: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class McpServer:
     id: str
     name: str
-    url: str
     description: str | None = None
+    url: str
     config_schema: Mapping[str, ConfigField] | None = None
     default_config: JsonObject | None = None
     created_at: str = ""

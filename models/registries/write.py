@@ -1,13 +1,14 @@
 """Create, change and delete entries of the registries, one write after another on all replicas."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, Row, text
 
 from models.auth.audit import Act, audited_act, record_acts
+from models.claims.script_syncs import queue_script_removal, queue_script_sync
 from models.core.callers import ADMIN, Caller
 from models.core.errors import BadEntry, EntryExists, EntryNotFound, EntryReferenced, RegistryFull
 from models.registries.changes import NOUNS, fault_of, merged, script_of
@@ -17,7 +18,6 @@ from models.registries.records import Entry, JsonObject, Kind, record_of
 # Of one registry: its entries, and the bytes of their records and contents.
 MOST_ENTRIES: Final = 1_000
 MOST_BYTES: Final = 16 * 1024 * 1024
-MOST_NAMED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,16 @@ class DeleteEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
-    kind: Kind
-    name: str
+class EntryWritten:
+    """Entry as it is after the write, None once it is deleted. ``runners_to_sync``: those to be told of a script."""
+
+    entry: Entry | None
+    changed: bool = True
+    runners_to_sync: frozenset[str] = frozenset()
 
 
 EntryWrite: TypeAlias = CreateEntry | ChangeEntry | DeleteEntry
-EntryWritten: TypeAlias = Entry | Deleted | EntryNotFound | EntryExists | EntryReferenced | BadEntry | RegistryFull
+WriteResult: TypeAlias = EntryWritten | EntryNotFound | EntryExists | EntryReferenced | BadEntry | RegistryFull
 
 # Held from before the first read of a write to its end: the next one sees all that this one stored. Registries are
 # written by people, so writes may wait for each other.
@@ -107,7 +110,7 @@ def lock_registries(conn: Connection) -> None:
     conn.execute(_LOCK)
 
 
-def write_entries(conn: Connection, items: Sequence[EntryWrite]) -> list[EntryWritten]:
+def write_entries(conn: Connection, items: Sequence[EntryWrite]) -> list[WriteResult]:
     """Apply the writes in their order, and audit each that changes something (PROTOCOL, Registries).
 
     Of two creations of one name the first wins. Changes of different fields both survive, and a change that changes
@@ -116,10 +119,11 @@ def write_entries(conn: Connection, items: Sequence[EntryWrite]) -> list[EntryWr
     if not items:
         return []
     lock_registries(conn)
-    return [_write(conn, item) for item in items]
+    results = [_write(conn, item) for item in items]
+    return [_with_sync(conn, item, result) for item, result in zip(items, results, strict=True)]
 
 
-def _write(conn: Connection, item: EntryWrite) -> EntryWritten:
+def _write(conn: Connection, item: EntryWrite) -> WriteResult:
     found = conn.execute(_READ, {"kind": item.kind, "name": item.name}).one_or_none()
     match item:
         case CreateEntry():
@@ -130,35 +134,45 @@ def _write(conn: Connection, item: EntryWrite) -> EntryWritten:
             return _delete(conn, item, found)
 
 
-def _create(conn: Connection, item: CreateEntry, found: Row[Any] | None) -> EntryWritten:
+def _with_sync(conn: Connection, item: EntryWrite, result: WriteResult) -> WriteResult:
+    """Have the runners take or drop a script that has changed. Locks what no write does, so it comes last."""
+    if item.kind is not Kind.SCRIPT or not isinstance(result, EntryWritten) or not result.changed:
+        return result
+    queue = queue_script_removal if result.entry is None else queue_script_sync
+    return replace(result, runners_to_sync=queue(conn, item.name))
+
+
+def _create(conn: Connection, item: CreateEntry, found: Row[Any] | None) -> WriteResult:
     if found is not None:
-        return as_entry(found) if found.write_id == item.write_id else EntryExists(NOUNS[item.kind], item.name)
+        if found.write_id == item.write_id:
+            return EntryWritten(as_entry(found), changed=False)
+        return EntryExists(NOUNS[item.kind], item.name)
     values = values_of(item.kind, item.name, item.entry)
     fault = _fault(conn, item.kind, item.entry, values["size"], new=True)
     if fault is not None:
         return fault
     row = conn.execute(_CREATE, values | {"write_id": item.write_id}).one()
     _record(conn, item, Act.ENTRY_CREATED)
-    return as_entry(row)
+    return EntryWritten(as_entry(row))
 
 
-def _change(conn: Connection, item: ChangeEntry, found: Row[Any] | None) -> EntryWritten:
+def _change(conn: Connection, item: ChangeEntry, found: Row[Any] | None) -> WriteResult:
     if found is None:
         return EntryNotFound(NOUNS[item.kind], item.name)
     former = as_entry(found)
     entry = merged(item.kind, former, item.change)
     if entry == former:
-        return former
+        return EntryWritten(former, changed=False)
     values = values_of(item.kind, item.name, entry)
     fault = _fault(conn, item.kind, entry, values["size"] - values_of(item.kind, item.name, former)["size"], new=False)
     if fault is not None:
         return fault
     row = conn.execute(_CHANGE, values).one()
     _record(conn, item, Act.ENTRY_CHANGED)
-    return as_entry(row)
+    return EntryWritten(as_entry(row))
 
 
-def _delete(conn: Connection, item: DeleteEntry, found: Row[Any] | None) -> EntryWritten:
+def _delete(conn: Connection, item: DeleteEntry, found: Row[Any] | None) -> WriteResult:
     if found is None:
         return EntryNotFound(NOUNS[item.kind], item.name)
     referring = _REFERRING.get(item.kind)
@@ -168,7 +182,7 @@ def _delete(conn: Connection, item: DeleteEntry, found: Row[Any] | None) -> Entr
             return EntryReferenced(NOUNS[item.kind], tuple(agents))
     conn.execute(_DELETE, {"kind": item.kind, "name": item.name})
     _record(conn, item, Act.ENTRY_DELETED)
-    return Deleted(item.kind, item.name)
+    return EntryWritten(None)
 
 
 def _fault(conn: Connection, kind: Kind, entry: Entry, more: int, *, new: bool) -> BadEntry | RegistryFull | None:

@@ -3,8 +3,8 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, PrimaryKeyC
 from models.schema.columns import JsonText, metadata, moment
 
 # Agents, capabilities, scripts and MCP servers. ``record``: all fields but the times and, in ``content``, the text of a
-# script; ``size``: bytes of both. ``write_id``: the request that created the row, whose repeat after a lost COMMIT finds
-# its own.
+# script; ``size``: bytes of both. ``write_id``: the request that created the row, so that a repeat of it after a lost
+# COMMIT finds its own.
 registry_entries = Table(
     "registry_entries",
     metadata,
