@@ -200,8 +200,11 @@ def resume_demands(
 def _demands(agent: RunAgent, additional: Demands, affinity: Demands = NO_DEMANDS) -> Demands:
     if isinstance(agent, RegistryAgent):
         return affinity.merged(agent.demands).merged(additional)
-    of_runner = Demands(agent.hostname, agent.project_dir, agent.executor_profile, PROCEDURAL)
-    return of_runner.merged(affinity).merged(additional)
+    return _demands_of_agent(agent).merged(affinity).merged(additional)
+
+
+def _demands_of_agent(agent: OwnedAgent) -> Demands:
+    return Demands(agent.hostname, agent.project_dir, agent.executor_profile, PROCEDURAL)
 
 
 def plan_run(item: NewRun, state: LockedState) -> Plan | CoordinatorError:
