@@ -1,4 +1,4 @@
-"""Commands `import` and `export`: take over the history of the coordinator that this one replaces, and give it back."""
+"""Commands `import` and `export`: take over history and entries of the coordinator that this one replaces, and back."""
 
 import json
 from dataclasses import asdict
@@ -25,8 +25,18 @@ _TELL_EVENTS = 100_000
 
 def import_history(
     sqlite: Annotated[
-        Path, typer.Option("--sqlite", metavar="FILE", exists=True, dir_okay=False, help="Database to read.")
-    ],
+        Path | None, typer.Option("--sqlite", metavar="FILE", exists=True, dir_okay=False, help="Database to read.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Directory that holds agents/, capabilities/, scripts/ and mcp-servers/.",
+        ),
+    ] = None,
     *,
     owner: Annotated[str, typer.Option(help="Owner of all imported sessions (default: none).")] = "",
     dry_run: Annotated[
@@ -35,21 +45,35 @@ def import_history(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import sessions, runs and events from the SQLite file of the coordinator that this one replaces.
+    """Import sessions, runs and events from the SQLite file, and agents, capabilities, scripts and MCP servers from the
+    directory of the coordinator that this one replaces.
 
     Each session comes whole or not at all, and the report says why. Safe to repeat, also after it was killed: nothing
-    comes twice. Exits with 1 if anything was refused. Needs no Redis. docs/moving-in.md says what differs.
+    comes twice. An entry of the directory replaces one of its name here; other entries stay. Exits with 1 if anything
+    was refused. Needs no Redis. docs/moving-in.md says what differs.
     """
+    from contextlib import ExitStack
+
+    from cli.config_import import import_directory
     from models.transfer.old_file import UnreadableFile, open_old_file
-    from models.transfer.report import report_json
+    from models.transfer.report import Report, report_json
+
+    if sqlite is None and config is None:
+        raise typer.BadParameter("should name a file or a directory", param_hint="--sqlite, --config")
 
     if owner and not (owner.strip() and owner.isprintable() and len(owner) <= LONGEST_OWNER):
         raise typer.BadParameter(f"should be at most {LONGEST_OWNER} printable characters", param_hint="--owner")
     settings = nearest_settings(data)
     try:
-        with open_old_file(sqlite) as file, database(settings, "coordinator import") as engine:
+        with ExitStack() as opened:
+            file = None if sqlite is None else opened.enter_context(open_old_file(sqlite))
+            engine = opened.enter_context(database(settings, "coordinator import"))
             _need_schema(engine)
-            report = import_file(engine, settings, file, owner or None, dry_run=dry_run)
+            report = Report()
+            if config is not None:
+                import_directory(engine, config, report, dry_run=dry_run)
+            if file is not None:
+                import_file(engine, settings, file, owner or None, dry_run=dry_run, report=report)
     except UnreadableFile as fault:
         complain(f"{sqlite} {fault}")
         raise typer.Exit(1) from fault
@@ -108,9 +132,18 @@ def _need_schema(engine: "Engine") -> None:
 
 
 def import_file(
-    engine: "Engine", settings: "Settings", file: "OldFile", owner: str | None, *, dry_run: bool = False
+    engine: "Engine",
+    settings: "Settings",
+    file: "OldFile",
+    owner: str | None,
+    *,
+    dry_run: bool = False,
+    report: "Report | None" = None,
 ) -> "Report":
-    """Import all groups of the file, each in a transaction of its own; a large session is a group by itself."""
+    """Import all groups of the file, each in a transaction of its own; a large session is a group by itself.
+
+    Return the report, the given one if there is one.
+    """
     from models.transfer.convert import Bounds
     from models.transfer.faults import RowFault
     from models.transfer.report import Report
@@ -118,7 +151,7 @@ def import_file(
     from runtime.postgres import transaction
 
     bounds = Bounds(settings.parameters_bytes, settings.event_bytes)
-    report = Report()
+    report = report or Report()
     planned: dict[str, int] | None = {} if dry_run else None
     told = 0
     for group in file.groups():
@@ -141,10 +174,15 @@ def _show(shown: dict[str, Any]) -> None:
     verb = "would import" if shown["dry_run"] else "imported"
     numbers = ", ".join(f"{number:,} {name}" for name, number in shown["imported"].items())
     say(f"{verb} {numbers}; {shown['already_there']['sessions']:,} sessions were there already")
+    for kind, done in shown.get("registries", {}).items():
+        say(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in done.items()))
+    for note in shown.get("notes", ()):
+        say(f"note: {note}")
     for name, number in shown["changes"].items():
         say(f"changed: {name}: {number:,}")
     for refused in shown["refused"]:
         say(f"refused: {refused['rows']:,} x {refused['what']}, {refused['reason']}: {refused['meaning']}")
         for example in refused["examples"]:
             say(f"  {example['id']}: {example['detail']}")
-    say(f"not imported, since there is no place for them: {', '.join(shown['not_imported'])}")
+    if shown["not_imported"]:
+        say(f"not imported: {', '.join(shown['not_imported'])}; --config names their directory")

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     NO_SESSION = "no_session"
     ID_TAKEN = "id_taken"
     CHANGED_SINCE_IMPORT = "changed_since_import"
+    UNUSABLE_ENTRY = "unusable_entry"
+    REGISTRY_FULL = "registry_full"
 
 
 MEANINGS: Final = {
@@ -43,6 +45,8 @@ MEANINGS: Final = {
     Reason.NO_SESSION: "rows belong to a session that the file does not have",
     Reason.ID_TAKEN: "another session or run has the id here",
     Reason.CHANGED_SINCE_IMPORT: "the session was imported before, and the file's rows have changed since",
+    Reason.UNUSABLE_ENTRY: "the files of an agent, capability, script or MCP server make no entry that the API accepts",
+    Reason.REGISTRY_FULL: "a registry would hold more than it may, so no entry of the directory came",
 }
 
 

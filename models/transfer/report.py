@@ -7,8 +7,9 @@ from models.transfer.faults import MEANINGS, Reason, Refusal
 from models.transfer.store import Imported
 
 MOST_EXAMPLES: Final = 5
-# Parts of the former coordinator that have no place here.
-NOT_IMPORTED: Final = ("agents", "capabilities", "scripts", "MCP servers")
+MOST_NOTES: Final = 100
+# Parts of the former coordinator that are in a directory, not in its database.
+IN_DIRECTORY: Final = ("agents", "capabilities", "scripts", "MCP servers")
 
 
 @dataclass(slots=True)
@@ -21,7 +22,10 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """Totals of an import. Of what was refused it keeps numbers and examples, however much that is."""
+    """Totals of an import. Of what was refused it keeps numbers and examples, however much that is.
+
+    ``registries``: numbers of entries by registry, None if no directory was read; ``notes``: differences from files.
+    """
 
     sessions: int = 0
     runs: int = 0
@@ -29,6 +33,8 @@ class Report:
     already_there: int = 0
     changes: Counter[str] = field(default_factory=Counter)
     refused: dict[tuple[str, Reason], Refused] = field(default_factory=dict)
+    registries: dict[str, dict[str, int]] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def add(self, imported: Imported) -> None:
         self.sessions += imported.sessions
@@ -47,6 +53,9 @@ class Report:
 
 
 def report_json(report: Report, *, dry_run: bool) -> dict[str, Any]:
+    registries = (
+        {} if report.registries is None else {"registries": report.registries, "notes": report.notes[:MOST_NOTES]}
+    )
     return {
         "dry_run": dry_run,
         "imported": {"sessions": report.sessions, "runs": report.runs, "events": report.events},
@@ -62,5 +71,6 @@ def report_json(report: Report, *, dry_run: bool) -> dict[str, Any]:
             }
             for (what, reason), refused in sorted(report.refused.items())
         ],
-        "not_imported": list(NOT_IMPORTED),
+        **registries,
+        "not_imported": list(IN_DIRECTORY) if report.registries is None else [],
     }
