@@ -14,6 +14,7 @@ from cli import (
     feed,
     keys,
     migrate,
+    registries,
     runner,
     settings,
     top,
@@ -54,6 +55,10 @@ app.command("run")(client.run)
 app.command("why")(why.why)
 app.command("runners")(client.runners)
 app.command("drain")(drain.drain)
+app.add_typer(registries.commands_of("agents", "agent", "agents"), name="agents")
+app.add_typer(registries.commands_of("capabilities", "capability", "capabilities"), name="capabilities")
+app.add_typer(registries.commands_of("scripts", "script", "scripts"), name="scripts")
+app.add_typer(registries.commands_of("mcp-servers", "MCP server", "MCP servers"), name="mcp-servers")
 app.command("stop")(client.stop)
 app.command("replay")(bulk.replay)
 app.add_typer(bulk.bulk, name="bulk")

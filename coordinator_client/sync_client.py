@@ -179,6 +179,14 @@ class SyncCoordinatorClient:
     audit = _synchronous(CoordinatorClient.audit)
     system = _synchronous(CoordinatorClient.system)
 
+    agents = _synchronous(CoordinatorClient.agents)
+    agent = _synchronous(CoordinatorClient.agent)
+    set_agent_status = _synchronous(CoordinatorClient.set_agent_status)
+    entries = _synchronous(CoordinatorClient.entries)
+    entry = _synchronous(CoordinatorClient.entry)
+    put_entry = _synchronous(CoordinatorClient.put_entry)
+    delete_entry = _synchronous(CoordinatorClient.delete_entry)
+
     runners = _synchronous(CoordinatorClient.runners)
     register = _synchronous(CoordinatorClient.register)
     poll = _synchronous(CoordinatorClient.poll)

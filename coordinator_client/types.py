@@ -105,7 +105,8 @@ class ClaimedRun(Run):
 
     Attributes:
         scope: Object of the submission, with its parents'.
-        resolved_agent_blueprint: Null until agents exist.
+        resolved_agent_blueprint: Agent of the registry with its capabilities, MCP servers and placeholders resolved,
+            as it was when the run was submitted; null for other runs and for callbacks.
         traceparent: W3C trace context of this attempt, for the job; absent for a run without a trace.
     """
 
@@ -331,11 +332,13 @@ class RunnerLeaves(TypedDict):
 
 
 class PollAnswer(TypedDict):
-    """Answer to a poll, the first that applies: sessions to stop, the order to leave, runs."""
+    """Answer to a poll, the first that applies: sessions to stop, scripts, the order to leave, runs."""
 
     run: NotRequired[ClaimedRun]
     runs: NotRequired[list[ClaimedRun]]
     stop_sessions: NotRequired[list[str]]
+    sync_scripts: NotRequired[list[str]]
+    remove_scripts: NotRequired[list[str]]
     deregistered: NotRequired[bool]
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.schemas import (
     administration,
+    agents,
     bulk,
     callers,
     events,
@@ -19,6 +20,7 @@ from app.schemas import (
     overview,
     polls,
     problems,
+    registries,
     reports,
     runners,
     runs,
@@ -30,6 +32,7 @@ FILE: Final = Path(__file__).parent.parent / "coordinator_client" / "types.py"
 OPERATOR_FILE: Final = FILE.with_name("operator_types.py")
 OVERVIEW_FILE: Final = FILE.with_name("overview_types.py")
 BULK_FILE: Final = FILE.with_name("bulk_types.py")
+REGISTRY_FILE: Final = FILE.with_name("registry_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.AdditionalDemands,
@@ -72,6 +75,14 @@ OVERVIEW_MODELS: Final[tuple[type[BaseModel], ...]] = (
     administration.System,
 )
 BULK_MODELS: Final[tuple[type[BaseModel], ...]] = (bulk.BulkPreview, bulk.Bulk, bulk.BulkPage)
+REGISTRY_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    agents.Agent,
+    registries.Capability,
+    registries.CapabilitySummary,
+    registries.Script,
+    registries.ScriptSummary,
+    registries.McpServer,
+)
 BASES: Final = {model.__name__: base.__name__ for model in MODELS for base in model.__bases__ if base in MODELS}
 # Fields of answers that coordinators of earlier versions do not send.
 LATER: Final = {
@@ -107,7 +118,12 @@ REF: Final = "{model}"
 
 
 def generated() -> dict[Path, str]:
-    others = {OPERATOR_FILE: OPERATOR_MODELS, OVERVIEW_FILE: OVERVIEW_MODELS, BULK_FILE: BULK_MODELS}
+    others = {
+        OPERATOR_FILE: OPERATOR_MODELS,
+        OVERVIEW_FILE: OVERVIEW_MODELS,
+        BULK_FILE: BULK_MODELS,
+        REGISTRY_FILE: REGISTRY_MODELS,
+    }
     models = [model for group in (MODELS, *others.values()) for model in group]
     _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)
     written: dict[str, str] = {}
