@@ -50,7 +50,7 @@ UNRESOLVED: Final[Responses] = {
 @router.get(
     "",
     operation_id="listAgents",
-    openapi_extra=query(TAGS),
+    openapi_extra=query(TAGS, RAW),
     responses={
         200: answer("Agents of the registry by name, then those of runners by name", list[Agent]),
         422: problem("An agent cannot be resolved", "Capability resolution failed for agent 'A': search not found"),
@@ -60,13 +60,14 @@ UNRESOLVED: Final[Responses] = {
 async def read_agents(request: Request, web: Web, caller: Caller) -> Response:
     """List all agents, each with its capabilities merged, and those that registered runners provide.
 
-    One that cannot be resolved fails the list. Agents of runners are listed, also of lost ones, until the runner leaves
-    or is removed.
+    One that cannot be resolved fails the list, unless it is asked for as written. Agents of runners are listed, also of
+    lost ones, until the runner leaves or is removed.
     """
+    raw = RAW.of(request.query_params)
     tags = [tag.strip() for tag in (TAGS.of(request.query_params) or "").split(",") if tag.strip()]
 
     async def fetch() -> list[bytes]:
-        registered = await web.reads.autocommit(_resolved, tags)
+        registered = await web.reads.autocommit(_shown, tags, resolved=not raw)
         if tags:
             return registered
         found = await web.reads.autocommit(list_agents, caller.subject, most=web.settings.list_limit)
@@ -76,11 +77,11 @@ async def read_agents(request: Request, web: Web, caller: Caller) -> Response:
     return Json(b"[" + b",".join(shown) + b"]")
 
 
-def _resolved(connection: Connection, tags: Sequence[str]) -> list[bytes]:
+def _shown(connection: Connection, tags: Sequence[str], *, resolved: bool) -> list[bytes]:
     shown = list[bytes]()
     size = 0
     for inputs in list_resolution_inputs(connection):
-        agent = resolve_dependencies(inputs)
+        agent = resolve_dependencies(inputs) if resolved else inputs.agent
         if isinstance(agent, ResolutionError):
             raise HTTPException(422, agent.text_of_list())
         if set(tags) <= set(agent.tags):

@@ -2,11 +2,13 @@ import { createRootRoute, createRoute, createRouter } from "@tanstack/react-rout
 import { type AuditFilters, auditFiltersFrom } from "./api/administration";
 import { type RunsSearch, searchFrom } from "./api/filters";
 import type { SessionFilters } from "./api/queries";
+import { type RegistrySearch, registrySearchFrom } from "./api/registries";
 import { consolePath } from "./location";
 import { AuditPage } from "./pages/administration/audit-page";
 import { KeysPage } from "./pages/administration/keys-page";
 import { NotFound } from "./pages/not-found";
 import { OverviewPage } from "./pages/overview/overview-page";
+import { RegistriesPage } from "./pages/registries/registries-page";
 import { DiffPage } from "./pages/run/diff-page";
 import { RunPage } from "./pages/run/run-page";
 import { RunnerPage } from "./pages/runners/runner-page";
@@ -61,6 +63,13 @@ export const runnerRoute = createRoute({
   component: RunnerPage,
 });
 
+const registries = createRoute({
+  getParentRoute: () => root,
+  path: "/agents",
+  component: RegistriesPage,
+  validateSearch: (search: Record<string, unknown>): RegistrySearch => registrySearchFrom(search),
+});
+
 const audit = createRoute({
   getParentRoute: () => root,
   path: "/audit",
@@ -80,6 +89,7 @@ export const router = createRouter({
     sessionRoute,
     runners,
     runnerRoute,
+    registries,
     audit,
     keys,
   ]),

@@ -5,10 +5,10 @@ import { Pace } from "./pace";
 
 const AUDIT_MILLISECONDS = 500;
 
-/** Keep the audit log up to date with the feed while a page shows it; for administrators, to whom alone acts are sent. */
-export function useLiveAudit(): void {
+/** Read again what acts change, the audit log or the registries; for administrators, to whom alone acts are sent. */
+export function useLiveAudit(changed: "audit" | "registries" = "audit"): void {
   useEffect(() => {
-    const read = () => queryClient.invalidateQueries({ queryKey: ["audit"] }, { cancelRefetch: false });
+    const read = () => queryClient.invalidateQueries({ queryKey: [changed] }, { cancelRefetch: false });
     const pace = new Pace(() => void read(), AUDIT_MILLISECONDS);
     const release = feed.include("audit");
     const unsubscribe = feed.subscribe((events) => {
@@ -21,5 +21,5 @@ export function useLiveAudit(): void {
       unsubscribe();
       release();
     };
-  }, []);
+  }, [changed]);
 }

@@ -10,6 +10,7 @@ const KEYS = [
   ["g r", "Runs"],
   ["g s", "Sessions"],
   ["g n", "Runners"],
+  ["g e", "Agents and what they name"],
   ["g a", "Audit, for administrators"],
   ["g k", "Keys, for administrators"],
   ["Enter", "In the search of a log: the next match"],

@@ -17,6 +17,7 @@ const PAGES = [
   { to: "/runs", name: "Runs", roles: ["admin", "user", "runner"] },
   { to: "/sessions", name: "Sessions", roles: ["admin", "user", "runner"] },
   { to: "/runners", name: "Runners", roles: ["admin", "runner"] },
+  { to: "/agents", name: "Agents", roles: ["admin", "user", "runner"] },
   { to: "/audit", name: "Audit", roles: ["admin"] },
   { to: "/keys", name: "Keys", roles: ["admin"] },
 ] as const;

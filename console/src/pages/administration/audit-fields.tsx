@@ -22,6 +22,9 @@ const ACTS = [
   "runner_deregistered",
   "epoch_rotated",
   "history_imported",
+  "registry_entry_created",
+  "registry_entry_changed",
+  "registry_entry_deleted",
 ];
 const TEXTS = [
   ["by", "By", "key:crd_… or subject:…"],
