@@ -45,7 +45,7 @@ class RunnerCalls(Calls):
             Refused: 401 when the runner is not registered, or not any more.
         """
         query = {"runner_id": runner_id, "max": max_runs, "wait": seconds}
-        expects = ("stop_sessions", "deregistered", "runs")
+        expects = ("stop_sessions", "sync_scripts", "deregistered", "runs")
         answer = await self._call(
             "GET", "/runner/runs", query=query, seconds=seconds + POLL_SLACK_SECONDS, expects=expects
         )

@@ -48,6 +48,7 @@ _OUTCOME: Final = {
 }
 _TEXTS: Final = ("tool_name", "error", "reason", "role", "result_text")
 _JSON: Final = ("tool_input", "tool_output", "content", "result_data")
+_BLUEPRINT: Final = "resolved_agent_blueprint"
 _NOTHING: Final = dict.fromkeys(EVENT_FIELDS)
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -73,6 +74,7 @@ class ImportedRun:
     parent_session_id: str | None
     execution_mode: ExecutionMode
     scope: str | None
+    resolved_agent_blueprint: str | None
     demands: Demands
     status: RunStatus
     runner_id: str | None
@@ -215,6 +217,7 @@ def _run(row: Values, bounds: Bounds) -> ImportedRun:
         parent_session_id=text(row["parent_session_id"], f"{at} parent_session_id"),
         execution_mode=_word(ExecutionMode, row["execution_mode"], f"{at} execution_mode", Reason.UNKNOWN_TYPE),
         scope=json_object(row["scope"], f"{at} scope"),
+        resolved_agent_blueprint=json_object(row[_BLUEPRINT], f"{at} {_BLUEPRINT}"),
         demands=demands(row["demands"], f"{at} demands"),
         status=status,
         runner_id=runner_id,

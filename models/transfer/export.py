@@ -36,7 +36,9 @@ _SESSIONS = text("""
 _RUNS = text("""
     SELECT session_id, run_id, type, agent_name, CAST(parameters AS text) AS parameters, project_dir, parent_session_id,
         execution_mode, CAST(demands AS text) AS demands, status, runner_id, error, created_at, claimed_at, started_at,
-        completed_at, CAST(scope AS text) AS scope
+        completed_at, CAST(scope AS text) AS scope,
+        (SELECT CAST(b.blueprint AS text) FROM run_blueprints b WHERE b.run_id = runs.run_id)
+            AS resolved_agent_blueprint
     FROM runs WHERE session_id = ANY(CAST(:sessions AS text[])) ORDER BY session_id, session_seq
 """)
 

@@ -46,6 +46,7 @@ RUN: Final = (
     "started_at",
     "completed_at",
     "scope",
+    "resolved_agent_blueprint",
 )
 EVENT: Final = (
     "id",
@@ -63,7 +64,7 @@ EVENT: Final = (
     "result_data",
 )
 # Columns that only files have that a newer version has opened.
-_NEWER: Final = frozenset({"scope", "result_text", "result_data"})
+_NEWER: Final = frozenset({"scope", "resolved_agent_blueprint", "result_text", "result_data"})
 _KEYS: Final = {"sessions": (), "runs": ("session_id",), "events": ("session_id",)}
 _COLUMNS: Final = {"sessions": SESSION, "runs": RUN, "events": EVENT}
 _MAGIC: Final = b"SQLite format 3\0"
@@ -185,7 +186,7 @@ class OldFile:
             query = _RUNS.substitute(columns=self._queries["runs"], own=_OWN)
             runs = self._connection.execute(query, (place,)).fetchall()
             digest = hashlib.sha256()
-            size = _add(digest, row) + sum(_add(digest, run) for run in runs)
+            size = _add(digest, row) + sum(_add(digest, _known_before(run)) for run in runs)
             events: list[Values] | None = []
             count = 0
             for event in self._events(place):
@@ -258,6 +259,11 @@ def _hint(path: Path) -> str:
 def _text(raw: bytes) -> str:
     # What is not UTF-8 becomes surrogates, which the checks of values find.
     return raw.decode(errors="surrogateescape")
+
+
+def _known_before(run: Sequence[object]) -> Sequence[object]:
+    # Versions that did not read blueprints have given digests of runs without them.
+    return run[:-1] if run[-1] is None else run
 
 
 def _add(digest: Any, row: Sequence[object]) -> int:

@@ -111,6 +111,15 @@ _INSERT_RUNS = sql(
     **array_rows("n", runs, _OF_RUN),
 )
 
+_INSERT_BLUEPRINTS = text("""
+    INSERT INTO run_blueprints (run_id, blueprint)
+    SELECT b.run_id, CAST(b.blueprint AS json)
+    FROM unnest(CAST(:run_ids AS text[]), CAST(:blueprints AS text[])) AS b(run_id, blueprint)
+    WHERE b.blueprint IS NOT NULL
+    ORDER BY b.run_id
+    ON CONFLICT (run_id) DO UPDATE SET blueprint = excluded.blueprint
+""")
+
 _LIMIT = text("""
     SELECT set_config('statement_timeout',
                       coalesce(CAST(:statement AS text), current_setting('statement_timeout')), true),
@@ -172,6 +181,8 @@ def write_sessions(conn: Connection, placed: Sequence[PlacedSession], owner: str
     if moved:
         rows = [row for each in placed for row in _run_rows(each.session, owner, profiles)]
         conn.execute(_INSERT_RUNS, _columns(rows, (*_OF_RUN, "completed_at")) | {"no_match": NO_MATCH_SECONDS})
+        blueprints = [run.resolved_agent_blueprint for run in moved]
+        conn.execute(_INSERT_BLUEPRINTS, {"run_ids": [run.run_id for run in moved], "blueprints": blueprints})
     # What was committed before comes before it.
     while sequence_feed(conn) >= PASS_EVENTS:
         pass

@@ -48,6 +48,7 @@ FAULTS: list[tuple[str, Mapping[str, object], str]] = [
     ("runs", {"parameters": b"{}"}, "not_text"),
     ("runs", {"parameters": json.dumps({"prompt": "x" * 300_000})}, "too_large"),
     ("runs", {"scope": '"text"'}, "bad_json"),
+    ("runs", {"resolved_agent_blueprint": "[]"}, "bad_json"),
     ("runs", {"demands": '{"tags": "gpu"}'}, "bad_demands"),
     ("runs", {"demands": '{"hostname": 5}'}, "bad_demands"),
     ("runs", {"completed_at": "soon"}, "bad_time"),

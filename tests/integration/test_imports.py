@@ -126,7 +126,8 @@ def test_active_runs_are_mapped(old: OldDatabase, db: DbVerbs) -> None:
 def test_pending_run_is_claimed_with_its_demands_and_scope(old: OldDatabase, db: DbVerbs) -> None:
     old.session(status="pending")
     demands = json.dumps({"hostname": None, "executor_profile": "gpu", "tags": ["b", "a"]})
-    old.run("run_00000000000a", status="pending", demands=demands, scope='{"team": "sky"}', completed_at=None)
+    values = {"agent_name": "writer", "scope": '{"team": "sky"}', "resolved_agent_blueprint": '{"name": "writer"}'}
+    old.run("run_00000000000a", status="pending", demands=demands, completed_at=None, **values)
     old.run("run_00000000000b", status="pending", type="resume_session", created_at=at(2), completed_at=None)
     imported(db.engine, old)
     assert db.claim(db.runner()) == []
@@ -137,6 +138,7 @@ def test_pending_run_is_claimed_with_its_demands_and_scope(old: OldDatabase, db:
         '{"team": "sky"}',
         "autonomous",
     )
+    assert run.blueprint == '{"name": "writer"}'
     assert db.run("run_00000000000b").ready is False
     assert db.run("run_00000000000b").no_match_timeout_seconds == NO_MATCH_SECONDS
 

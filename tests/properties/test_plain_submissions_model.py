@@ -19,6 +19,7 @@ from models.runs.submit_plain import submit_plain
 from testkit.recorded_events import RECORDED_EVENTS
 from tests.support.db_verbs import DbVerbs, start_submission
 from tests.support.plain_submissions import ANNA, apply_plain_first, left
+from tests.support.registry import add_agent
 
 AWKWARD = 'quote " backslash \\ newline \n separator \u2028 umlaut ü emoji 😀 {NULL,}'
 KNOWN, STALE = Demands(tags=("known",)), Demands(tags=("stale",))
@@ -33,7 +34,7 @@ SUBMISSIONS = st.builds(
     caller=st.sampled_from([ADMIN, ANNA, Caller(Role.RUNNER, "anna"), Caller(owner="anna"), OPERATOR]),
     type=st.sampled_from([RunType.START] * 12 + [RunType.RESUME]),
     parameters=st.sampled_from(['{"prompt":"p"}', '{"prompt":"a\\u0000b\\ud800"}']),
-    agent_name=st.sampled_from([None, "", "plain", AWKWARD] * 4 + ["provided", "with a schema", "left"]),
+    agent_name=st.sampled_from([None, "", "plain", AWKWARD] * 4 + ["provided", "with a schema", "left", "registered"]),
     project_dir=TEXTS,
     parent_session_id=st.sampled_from([None] * 15 + ["a", "taken", "nobody"]),
     scope=st.sampled_from([None, "{}", '{"a": 1, "b": "\\u0000"}']),
@@ -62,6 +63,7 @@ AGENTS = """
 _ROWS = {
     "runs": "SELECT r.*, p.hash FROM runs r JOIN demand_profiles p USING (profile_id)",
     "sessions": "SELECT * FROM sessions",
+    "run_blueprints": "SELECT run_id, CAST(blueprint AS text) FROM run_blueprints",
     "idempotency_keys": "SELECT * FROM idempotency_keys",
     "demand_profiles": "SELECT hash, hostname, executor_type, tags, made_by, last_used_at FROM demand_profiles",
 }
@@ -116,6 +118,7 @@ def test_plain_form_and_verb_do_the_same(db: DbVerbs) -> None:
     )
     db.rows("UPDATE demand_profiles SET last_used_at = now() - interval '2 hours' WHERE 'stale' = ANY(tags)")
     db.rows(AGENTS, runner=db.runner().runner_id)
+    add_agent(db, "registered", system_prompt="${runtime.run_id}")
     plain_items = 0
 
     @FAST

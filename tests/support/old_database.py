@@ -20,7 +20,8 @@ _COLUMNS: Mapping[str, str] = {
     " last_resumed_at TEXT, parent_session_id TEXT, executor_session_id TEXT, executor_profile TEXT, hostname TEXT",
     "runs": "run_id TEXT, session_id TEXT, type TEXT, agent_name TEXT, parameters TEXT, project_dir TEXT,"
     " parent_session_id TEXT, execution_mode TEXT, demands TEXT, status TEXT, runner_id TEXT, error TEXT,"
-    " created_at TEXT, claimed_at TEXT, started_at TEXT, completed_at TEXT, timeout_at TEXT, scope TEXT",
+    " created_at TEXT, claimed_at TEXT, started_at TEXT, completed_at TEXT, timeout_at TEXT, scope TEXT,"
+    " resolved_agent_blueprint TEXT",
     "events": "id INTEGER PRIMARY KEY AUTOINCREMENT, session_id TEXT, event_type TEXT, timestamp TEXT, tool_name TEXT,"
     " tool_input TEXT, tool_output TEXT, error TEXT, exit_code INTEGER, reason TEXT, role TEXT, content TEXT,"
     " result_text TEXT, result_data TEXT",
