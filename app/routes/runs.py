@@ -78,7 +78,8 @@ STOPPED: Final[Responses] = {
         201: answer("Accepted", Submitted),
         200: answer("The first answer to this Idempotency-Key", Submitted),
         400: problem(
-            "Parameters or parent cannot be used, or the session's agent cannot be resumed",
+            "Parameters or parent cannot be used, the session's agent cannot be resumed, or an agent of the registry "
+            "cannot be resolved (as 422 if a capability is missing or a server comes twice)",
             "session_id is required for resume_session",
         ),
         404: problem("Session or parent session is unknown", "Session 'X' not found"),

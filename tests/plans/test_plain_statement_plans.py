@@ -146,6 +146,8 @@ ANALYZE idempotency_keys;
 _AGENTS = """
 INSERT INTO runner_agents (name, runner_id, command) SELECT 'agent ' || n, 'lnch_1', 'c' FROM generate_series(1, 2000) n;
 ANALYZE runner_agents;
+INSERT INTO registry_entries (kind, name, record, size) SELECT 'agents', 'agent ' || n, '{}', 2 FROM generate_series(1, 2000) n;
+ANALYZE registry_entries;
 """
 _RENAME = text("UPDATE demand_profiles SET hash = :new WHERE hash = :former")
 _STORED = text("SELECT count(*) FROM runs WHERE ready AND run_id = ANY(:run_ids)")
@@ -183,7 +185,7 @@ def test_plain_submissions_read_their_profiles_only(conn: Connection, *, keyed: 
     assert plan.indexes("idempotency_keys") <= {"pk_idempotency_keys"}
     assert plan.touched("idempotency_keys") == 0
     assert (plan.touched("runs"), plan.touched("sessions")) == (0, 0)
-    assert plan.indexes("runner_agents") == set(), "no item names an agent"
+    assert (plan.indexes("runner_agents"), plan.indexes("registry_entries")) == (set(), set()), "no item names an agent"
     assert discarded(plan) <= 2 * number
 
 
@@ -192,7 +194,8 @@ def test_plain_submissions_that_name_an_agent_look_each_up_by_its_name(conn: Con
     plan = submitted(conn, 64, keyed=False, way=way, named=True)
 
     assert plan.indexes("runner_agents") == {"pk_runner_agents"}
-    assert plan.touched("runner_agents") == 0
+    assert plan.indexes("registry_entries") == {"pk_registry_entries"}
+    assert (plan.touched("runner_agents"), plan.touched("registry_entries")) == (0, 0)
     assert discarded(plan) <= 2 * 64
 
 
