@@ -76,10 +76,9 @@ class Polls:
             if poll.state is PollState.ABANDONED:
                 self.clean_ups.start(poll)
 
-    async def confirm_scripts(self, sent: SentScripts, client: Client) -> None:
+    async def confirm_scripts(self, sent: SentScripts) -> None:
         """Record that the answer with these scripts was written; without this they are sent again after 10 s."""
-        if not client.has_gone():
-            await self._verbs.confirm_scripts.submit(sent)
+        await self._verbs.confirm_scripts.submit(sent)
 
     def __len__(self) -> int:
         return len(self._polls)

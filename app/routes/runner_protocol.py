@@ -104,7 +104,7 @@ async def poll_runs(request: Request, web: Web, caller: Caller) -> Response:
     if found.scripts is None:
         return Json({"deregistered": True})
     shown = {"sync_scripts": found.scripts.fetch, "remove_scripts": found.scripts.remove}
-    written = BackgroundTask(web.polls.confirm_scripts, found.scripts, client)
+    written = BackgroundTask(web.polls.confirm_scripts, found.scripts)
     return Json(shown, background=written)
 
 
