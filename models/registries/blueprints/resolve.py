@@ -74,7 +74,7 @@ class RegistryAgent:
             return None
         script = self.inputs.scripts.get(agent.script) if agent.script else None
         schema = agent.parameters_schema if not agent.script else script and script.parameters_schema
-        return json.dumps(schema, ensure_ascii=False, separators=(",", ":")) if schema else None
+        return _json(schema) if schema else None
 
     @property
     def takes_any(self) -> bool:
@@ -86,7 +86,7 @@ class RegistryAgent:
     @cached_property
     def schema_hash(self) -> str | None:
         schema = self.parameters_schema
-        return None if schema is None else hashlib.sha256(schema.encode("utf-8", "surrogatepass")).hexdigest()
+        return None if schema is None else hashlib.sha256(schema.encode()).hexdigest()
 
     @cached_property
     def shown(self) -> dict[str, Any]:
