@@ -44,7 +44,12 @@ def test_moved_sessions_go_on_here(cluster: Cluster, old: OldDatabase, tmp_path:
     assert coordination.until(before)["status"] == "completed"
     assert coordination.ask("GET", "/sessions/ses_0123456789ab/result")["result_text"] == "You said: after the move"
     assert coordination.ask("GET", "/runs/run_0123456789ab/result")["result_text"] == "before the move"
-    again = command(cluster, "import", "--sqlite", str(old.path))
+    agent = tmp_path / "agents" / "mover" / "agent.json"
+    agent.parent.mkdir(parents=True)
+    agent.write_text('{"name": "mover", "description": "Moves"}')
+    again = command(cluster, "import", "--sqlite", str(old.path), "--config", str(tmp_path))
+    assert "agents: 1 created, 0 replaced, 0 unchanged" in again.stdout
+    assert coordination.ask("GET", "/agents/mover")["description"] == "Moves"
     assert (again.returncode, again.stdout.splitlines()[0]) == (
         0,
         "imported 0 sessions, 0 runs, 0 events; 2 sessions were there already",
@@ -73,6 +78,9 @@ def test_report_says_what_did_not_come_and_why(cluster: Cluster, old: OldDatabas
         f"coordinator: {tmp_path / 'text'} is no SQLite database",
     )
     assert command(cluster, "import", "--sqlite", str(tmp_path / "none")).returncode == 2
+    assert command(cluster, "import").returncode == 2
+    done = command(cluster, "import", "--config", str(tmp_path))
+    assert (done.returncode, "has none of the directories agents, " in done.stderr) == (1, True)
     assert command(cluster, "import", "--sqlite", str(old.path), "--owner", " ").returncode == 2
     done = command(cluster, "export", "--sqlite", str(old.path))
     assert (done.returncode, "exists" in done.stderr) == (1, True)

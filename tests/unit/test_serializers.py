@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, get_args
 
 import orjson
 import pytest
 from pydantic import BaseModel
 
-from app.http import serializers
+from app.http import registry_json, serializers
 from app.http.lenient import encode
 from app.inputs.events import REQUIRED, new_event
 from app.inputs.reports import release_of, report_of, report_of_list, runner_id_of
-from app.schemas import agents, events, reports, runners, runs, sessions
+from app.schemas import agents, events, registries, reports, runners, runs, sessions
 from models.core.callers import ADMIN
 from models.core.statuses import ExecutionMode, Outcome, RunType
 from models.feed.timeline import Event
+from models.registries import records
 from models.runners.agents import AgentInfo
 from models.runners.listing import RunnerInfo
 from models.runs.release import RELEASED
@@ -59,6 +61,14 @@ RUN = Run(
 SESSION = Session("s", "idle", NOW, "/p", "a", NOW, "q", "x", "e", "h", "o", 1)
 RUNNER = RunnerInfo("l", NOW, NOW, "h", "/p", "e", '{"type":"t"}', ["g"], True, "stale", 1.5, 4, 1, True, NOW, "r")
 EVENT = Event(1, "v1.a.1", encode({"data": dict.fromkeys((*EVENT_FIELDS, "truncated"), "x")}).decode(), "r")
+HOOKS = records.AgentHooks(records.AgentHook(agent_name="h"), records.AgentHook(agent_name="h"))
+DEMANDS = records.RunnerDemands("h", "/p", "e", "t", ("g",))
+AGENT = records.Agent(
+    "a", "", "procedural", "s", {}, {}, "p", {}, ("k",), (), (), DEMANDS, HOOKS, "active", "t", "t", "c", "r"
+)
+CAPABILITY = records.Capability("c", "", "text", "s", "t", {}, "t", "t")
+SCRIPT = records.Script("s", "", "f", "x", {}, DEMANDS, "t", "t")
+SERVER = records.McpServer(id="i", name="n", url="u")
 SERIALISED: list[tuple[Callable[[Any], Any], Any, type[BaseModel]]] = [
     (serializers.run_json, RUN, runs.Run),
     (serializers.claimed_run_json, RUN, runs.ClaimedRun),
@@ -67,7 +77,12 @@ SERIALISED: list[tuple[Callable[[Any], Any], Any, type[BaseModel]]] = [
     (serializers.result_json, ("text", "{}"), runs.Result),
     (serializers.event_json, EVENT, events.Event),
     (serializers.runner_json, RUNNER, runners.Runner),
-    (serializers.agent_json, AgentInfo("a", "", "{}", "c", "r"), agents.Agent),
+    (registry_json.registered_agent_json, AGENT, agents.Agent),
+    (registry_json.capability_json, CAPABILITY, registries.Capability),
+    (registry_json.capability_summary_json, CAPABILITY, registries.CapabilitySummary),
+    (registry_json.script_json, SCRIPT, registries.Script),
+    (registry_json.script_summary_json, SCRIPT, registries.ScriptSummary),
+    (partial(registry_json.mcp_server_json, masked=False), SERVER, registries.McpServer),
     (session_json, SESSION, sessions.Session),
 ]
 
@@ -78,7 +93,12 @@ def test_serialiser_writes_fields_of_its_model_in_order(
 ) -> None:
     shown = serialise(row)
     written = orjson.loads(shown if isinstance(shown, bytes) else encode(shown))
-    assert list(written) == list(model.model_fields), f"{serialise.__name__} does not write a {model.__name__}"
+    assert list(written) == list(model.model_fields), f"{serialise} does not write a {model.__name__}"
+
+
+def test_agent_of_runner_has_some_fields_of_an_agent_in_order() -> None:
+    written = list(serializers.agent_json(AgentInfo("a", "", "{}", "c", "r")))
+    assert written == [name for name in agents.Agent.model_fields if name in written]
 
 
 def test_demands_of_run_are_those_of_submission() -> None:
@@ -139,6 +159,9 @@ def test_reader_of_lenient_body_reads_fields_of_its_model(
 def test_closed_sets_of_models_are_those_of_the_core() -> None:
     assert get_args(reports.Outcome.__value__) == (*Outcome, RELEASED)
     assert get_args(runs.SubmitRun.model_fields["type"].annotation) == tuple(RunType)
+    assert get_args(registries.Kind) == tuple(records.AgentType)
+    assert get_args(registries.Sort) == tuple(records.CapabilityType)
+    assert get_args(registries.SetAgentStatus.model_fields["status"].annotation) == tuple(records.AgentStatus)
     assert get_args(runs.SubmitRun.model_fields["execution_mode"].annotation) == tuple(ExecutionMode)
 
 
