@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from models.transfer.report import Report
     from runtime.settings import Settings
 
+Directory = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Directory that holds agents/, capabilities/, scripts/ and mcp-servers/.",
+    ),
+]
 LONGEST_OWNER = 255
 # Progress is printed once for so many events.
 _TELL_EVENTS = 100_000
@@ -27,16 +37,7 @@ def import_history(
     sqlite: Annotated[
         Path | None, typer.Option("--sqlite", metavar="FILE", exists=True, dir_okay=False, help="Database to read.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Directory that holds agents/, capabilities/, scripts/ and mcp-servers/.",
-        ),
-    ] = None,
+    config: Directory = None,
     *,
     owner: Annotated[str, typer.Option(help="Owner of all imported sessions (default: none).")] = "",
     dry_run: Annotated[

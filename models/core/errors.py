@@ -196,7 +196,7 @@ class EntryExists(CoordinatorError):
 
 @dataclass(frozen=True)
 class EntryReferenced(CoordinatorError):
-    """These agents name the entry, which was kept."""
+    """The entry was kept, since these agents name it."""
 
     noun: str
     agents: tuple[str, ...]

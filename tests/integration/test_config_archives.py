@@ -35,7 +35,7 @@ def raw_agents(client: WebClient) -> Any:
 
 
 def test_export_and_import_replace_agents_and_capabilities(client: WebClient) -> None:
-    """What was there and is not in the archive goes, kinds that it lacks stay, unchanged entries keep their times."""
+    """Remove what is not in the archive, keep kinds that it lacks, and the times of entries that are the same."""
     client.post("/scripts", {"name": "s", "description": "", "script_file": "f", "script_content": "x"})
     client.post("/capabilities", {"name": "c", "description": "d", "type": "script", "script": "s", "text": "t"})
     servers = {"m": {"ref": "r", "config": {"k": None}}}
