@@ -218,7 +218,9 @@ def test_many_scripts_are_sent_in_parts(db: DbVerbs) -> None:
 
 
 def test_script_that_no_capability_mends_is_named(db: DbVerbs) -> None:
+    add_script(db, "s")
     add(db, Kind.CAPABILITY, "c", script="s", type="script")
+    delete(db, Kind.SCRIPT, "s")
     add_agent(db, "a", capabilities=["c"])
     (refused,) = db.submit(start_submission(agent_name="a"))
     assert isinstance(refused, CoordinatorError)

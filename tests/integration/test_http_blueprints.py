@@ -38,7 +38,7 @@ def start(**fields: Any) -> dict[str, Any]:
 def test_poll_brings_the_blueprint_and_nothing_else_does(either: WebInThread, db: DbVerbs) -> None:
     client = either.client
     add(db, Kind.MCP_SERVER, "files", url="http://files/${scope.tenant}", default_config={"region": "${env.REGION}"})
-    add(db, Kind.CAPABILITY, "tools", text="Run ${runtime.run_id}", mcp_servers={"main": {"ref": "files"}})
+    add(db, Kind.CAPABILITY, "tools", type="mcp", text="Run ${runtime.run_id}", mcp_servers={"main": {"ref": "files"}})
     add_agent(
         db,
         "helper",
@@ -115,7 +115,7 @@ def test_agent_that_cannot_be_resolved_refuses_the_run(either: WebInThread, db: 
     client = either.client
     needed = {"token": {"required": True}, "user": {"required": True}}
     add(db, Kind.MCP_SERVER, "files", url="http://files", config_schema=needed, default_config={"user": "${params.u}"})
-    add(db, Kind.CAPABILITY, "c", mcp_servers={"s": {"ref": "files"}})
+    add(db, Kind.CAPABILITY, "c", type="mcp", mcp_servers={"s": {"ref": "files"}})
     add_agent(db, "no-capability", capabilities=["gone"])
     add_agent(db, "conflict", capabilities=["c"], mcp_servers={"s": {"ref": "files"}})
     add_agent(db, "large", system_prompt="${params.prompt}" * 100)
