@@ -86,6 +86,9 @@ def _entry(tree: ConfigTree, kind: Kind, name: str, record: dict[str, Any], note
         raise _Unusable(f"{key}: Field required")
     if record[key] != name:
         notes.append(f"{kind}/{name}: {key} is that of the folder, not {json.dumps(record[key])[:80]}")
+    if kind is Kind.MCP_SERVER:
+        # Its model refuses unknown fields, which files may have.
+        record = {field: value for field, value in record.items() if field in schemas.CreateMcpServer.model_fields}
     given = record | {key: name} | _beside(tree, kind, f"{kind}/{name}", record, notes)
     fields = _checked(_MODELS[kind], given).model_dump(exclude_none=True)
     text = schema_text(fields)
@@ -117,8 +120,7 @@ def _beside(tree: ConfigTree, kind: Kind, folder: str, record: Mapping[str, Any]
         case Kind.SCRIPT:
             return {"script_content": _script_file(tree, folder, record, notes)}
         case Kind.MCP_SERVER:
-            names = schemas.CreateMcpServer.model_fields
-            return {name: record.get(name) for name in names if name != "id"}
+            return {}
 
 
 def _script_file(tree: ConfigTree, folder: str, record: Mapping[str, Any], notes: list[str]) -> str:
@@ -186,9 +188,8 @@ def _checked(model: type[BaseModel], given: dict[str, Any]) -> BaseModel:
 def script_archive(script: Script) -> bytes:
     """Return the folder of a script as the runner unpacks it."""
     path = f"{script.name}/{script.script_file}"
-    record = {name: value for name, value in record_of(script).items() if value is not None}
     files = {
-        f"{script.name}/{schemas.SCRIPT_RECORD}": _record_file(record),
+        f"{script.name}/{schemas.SCRIPT_RECORD}": _record_file(record_of(script)),
         path: (script.script_content or "").encode(),
     }
     return archive_of(files, executable=[path])

@@ -85,9 +85,10 @@ class InlineAddress(_Exact):
 
 
 def _form_of(value: Any) -> str:
-    if isinstance(value, dict) and "ref" not in value and value.get("type") in {"stdio", "http"}:
-        return str(value["type"])
-    return "ref"
+    # Models come when they are written.
+    given = value if isinstance(value, dict) else vars(value) if isinstance(value, _Exact) else {}
+    form = given.get("type")
+    return form if "ref" not in given and form in ("stdio", "http") else "ref"
 
 
 McpUse = Annotated[

@@ -186,7 +186,7 @@ def without_nulls(shown: dict[str, Any]) -> dict[str, Any]:
 
 def record_of(entry: Entry) -> dict[str, Any]:
     """Return the part of an entry that is stored as one JSON record: all but its times and a script's content."""
-    return {name: value for name, value in json_of(entry).items() if name not in _OUTSIDE and value is not None}
+    return without_nulls({name: value for name, value in json_of(entry).items() if name not in _OUTSIDE})
 
 
 def entry_of(kind: Kind, record: JsonObject, created_at: str, changed_at: str, content: str | None = None) -> Entry:
