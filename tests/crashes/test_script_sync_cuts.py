@@ -19,8 +19,8 @@ ROUNDS = 6
 async def test_scripts_of_cut_answers_are_named_again(cluster: Cluster, engine: Engine) -> None:
     """Disconnect at different moments around a change; then kill the process between its commit and the answer."""
     webs, _ = await asyncio.to_thread(cluster.start_processes)
-    db, client = DbVerbs(engine), WebClient(webs[0].url)
-    runner = client.register("p", **PROCEDURAL)
+    db, other = DbVerbs(engine), WebClient(webs[1].url)
+    runner = other.register("p", **PROCEDURAL)
     received: set[str] = set()
     for number in range(ROUNDS):
         path = f"/runner/runs?runner_id={runner}&wait=30"
@@ -35,11 +35,11 @@ async def test_scripts_of_cut_answers_are_named_again(cluster: Cluster, engine: 
     )
     await asyncio.to_thread(webs[0].kill)
     pass_time(db, "runner_script_syncs", "sent_at", 11)
-    other = WebClient(webs[1].url)
     while len(received) <= ROUNDS:
         answer = await asyncio.to_thread(other.poll, runner, 20)
         assert answer.status_code == 200, (received, answer.status_code)
         received |= named(answer.json())
+    other.close()
     assert received == {f"s{number}" for number in range(ROUNDS)} | {"last"}
 
 

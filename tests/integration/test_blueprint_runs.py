@@ -200,7 +200,7 @@ def test_dispatch_gives_no_run_to_a_poll_that_has_scripts_to_fetch(db: DbVerbs) 
     db.second(ask)
     add_script(db, "s")
     db.start(additional_demands=PROCEDURAL)
-    db.dispatch()
+    assert db.dispatch() == {}
     (answer,) = db.recheck(ask)
     assert names(answer.scripts) == (["s"], [])
     assert db.claim(runner)

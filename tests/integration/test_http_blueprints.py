@@ -251,6 +251,8 @@ def test_parked_poll_is_woken_for_a_script(settings: Settings, db: DbVerbs) -> N
         until_ready(other)
         for web, name in ((one, "here"), (other, "elsewhere")):
             runner = web.client.register(f"p-{name}", **PROCEDURAL)
+            # Take the scripts that its registration has it fetch.
+            web.client.poll(runner)
             polled = web.client.meanwhile(web.client.poll, runner, 30)
             web.until_parked()
             body = {"name": name, "description": "d", "script_file": "main.py", "script_content": "print()"}

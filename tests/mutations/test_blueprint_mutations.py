@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from models.claims import dispatch, polls, script_syncs
 from models.registries.blueprints import placeholders
+from models.registries.blueprints.resolve import RegistryAgent, resolve_blueprint
 from models.runs import submission, submit_plain
 from tests.integration import test_blueprint_runs as cases
 from tests.races import test_blueprint_races as races
@@ -24,11 +25,12 @@ def test_plain_submission_that_ignores_the_registry_is_noticed(db: DbVerbs, monk
 
 def test_blueprint_of_another_read_than_the_demands_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resolve each run with the agent that was read first."""
-    known: dict[str, Any] = {}
-    resolve = submission.resolve_blueprint
-    monkeypatch.setattr(
-        submission, "resolve_blueprint", lambda agent, values: resolve(known.setdefault(agent.name, agent), values)
-    )
+    known: dict[str, RegistryAgent] = {}
+
+    def resolve(agent: RegistryAgent, values: placeholders.Values) -> Any:
+        return resolve_blueprint(known.setdefault(agent.name, agent), values)
+
+    monkeypatch.setattr(submission, "resolve_blueprint", resolve)
     notices(lambda db: races.test_each_run_has_one_whole_version_of_its_agent(db, 8), db)
 
 

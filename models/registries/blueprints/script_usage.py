@@ -8,7 +8,8 @@ def script_usage(script: Script) -> str:
     """Return how to call the script, as Markdown for the prompt of an agent that has its capability."""
     schema = script.parameters_schema or {}
     properties = schema.get("properties")
-    arguments = {name: _described(given) for name, given in properties.items()} if _is_object(properties) else {}
+    given = properties if isinstance(properties, Mapping) else {}
+    arguments = {name: _described(described) for name, described in given.items()}
     required = schema.get("required")
     needed = frozenset(map(str, required)) if isinstance(required, list) else frozenset()
     return "\n".join(_lines(script, arguments, needed))
@@ -66,10 +67,6 @@ def _explained(name: str, given: Mapping[str, Any], *, required: bool) -> Iterat
 
 def _values(given: Any) -> Iterable[str]:
     return map(str, given) if isinstance(given, list) else [str(given)]
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, Mapping)
 
 
 def _described(given: Any) -> Mapping[str, Any]:
