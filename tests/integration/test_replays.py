@@ -73,7 +73,7 @@ def test_every_field_of_a_submission_is_copied_or_decided() -> None:
     """Decide for a new field of submissions whether a replay copies it."""
     decided = {"run_id", "session_id", "new_session_id", "caller", "type", "not_before", "delay_seconds", "affinity"}
     decided |= {"idempotency_key", "body_hash", "replay_of", "replayed_owner", "additional_demands", "traceparent"}
-    decided |= {"prompt_only", "satisfied_schema", "looks_up_agent", "callback"}
+    decided |= {"prompt_only", "satisfied_schema", "looks_up_agent", "keeps_demands", "callback"}
     fields = set(type(start_submission()).__dataclass_fields__)
     assert fields - decided == set(COPIED) - {"owner", "demands"}
 

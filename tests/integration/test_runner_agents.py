@@ -269,10 +269,13 @@ def test_other_parameters_than_a_prompt_need_an_agent(db: DbVerbs) -> None:
     assert db.count("sessions") == 0
 
 
-def test_existing_session_is_refused_before_the_agent_is_looked_at(db: DbVerbs) -> None:
+def test_agent_is_looked_at_before_an_existing_session(db: DbVerbs) -> None:
     provide(db, REPORTER)
     db.start(session_id="mine")
-    assert db.submit(start_submission("mine", agent_name="reporter")) == [SessionExists("mine")]
+    (unchecked,) = db.submit(start_submission("mine", agent_name="reporter"))
+    assert isinstance(unchecked, SchemaUnchecked)
+    checked = start_submission("mine", agent_name="reporter", satisfied_schema=REPORTER.schema_hash)
+    assert db.submit(checked) == [SessionExists("mine")]
 
 
 def ended(db: DbVerbs, runner: Runner, **values: Any) -> Any:
