@@ -3,6 +3,7 @@
 import app.http.problems
 from app.http.problems import problem_of
 from app.writes.attempts import Unavailable
+from models.core import errors
 from models.core.errors import CoordinatorError
 
 
