@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text, text
 
 from models.schema.columns import JsonText, metadata, moment
 
@@ -13,7 +13,7 @@ registry_entries = Table(
     Column("record", JsonText, nullable=False),
     Column("content", Text),
     Column("size", Integer, nullable=False),
-    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
     Column("write_id", Text),
     moment("created_at", default=True),
     moment("modified_at", default=True),

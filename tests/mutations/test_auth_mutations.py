@@ -229,7 +229,7 @@ def test_route_without_authentication_is_noticed(
 
     monkeypatch.setattr(app.auth.authenticate.Authenticator, "authenticate", admit_all)
     with served(settings.model_copy(update={"auth": True})) as web:
-        assert web.client.get("/capabilities").status_code == 200
+        assert web.client.get("/scripts/none").status_code == 404
 
 
 def test_ignored_permission_table_is_noticed(web: WebInThread, db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
