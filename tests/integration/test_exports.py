@@ -73,7 +73,12 @@ def test_imported_file_is_exported_as_it_was(db: DbVerbs, tmp_path: Path) -> Non
     old = OldDatabase(tmp_path / "old.db")
     old.session(agent_name="writer", hostname="h", last_resumed_at=at(2))
     old.session("child", parent_session_id="ses_0123456789ab")
-    old.run("run_a", demands='{"executor_type":"autonomous","tags":["gpu"]}', scope='{"a": 1}', resolved_agent_blueprint='{"name": "a"}')
+    old.run(
+        "run_a",
+        demands='{"executor_type":"autonomous","tags":["gpu"]}',
+        scope='{"a": 1}',
+        resolved_agent_blueprint='{"name": "a"}',
+    )
     old.event(tool_name="bash", tool_input='{"a": 1}', tool_output='"text"', exit_code=3, reason="r", role="user")
     old.event(timestamp=at(4), event_type="result", result_text="t", result_data='{"n": null}', content="[]")
     imported(db.engine, old)
