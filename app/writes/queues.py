@@ -18,8 +18,8 @@ from models.claims.script_syncs import confirm_scripts
 from models.core.errors import CoordinatorError
 from models.core.limits import Limits
 from models.feed.append import LeftOut, NewEvent, StoredEvent, append_events
-from models.registries.imports import import_entries
-from models.registries.write import write_entries
+from models.registries.imports import ImportedEntries, ImportEntries, import_entries
+from models.registries.write import EntryWrite, EntryWritten, write_entries
 from models.runners.drain import Drained, set_drains
 from models.runners.heartbeat import touch_runners
 from models.runners.leave import deregister_runners
@@ -117,8 +117,12 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends, after=self._wake_polls_of)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, after=self._wake_polls_of)
-        self.write_entries = self._queue(write_entries, news, after=self._wake_polls_of)
-        self.import_entries = self._queue(import_entries, news, max_items=1)
+        self.write_entries: GroupCommit[EntryWrite, EntryWritten] = self._queue(
+            write_entries, news, after=self._wake_polls_of
+        )
+        self.import_entries: GroupCommit[ImportEntries, ImportedEntries] = self._queue(
+            import_entries, news, max_items=1
+        )
         self.set_drains = self._queue(partial(set_drains, limits=limits), news, after=self._wake_after_drains)
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES

@@ -3,22 +3,27 @@
 import io
 import json
 import tarfile
+from typing import Any
 
 from tests.support.answer_models import check_fields
 from tests.support.registry_calls import SCRIPT, SERVER, call, changed, made, untimed
 from tests.support.web import WebClient
 
+MISSING: list[tuple[str, Any]] = [("GET", None), ("PATCH", {}), ("DELETE", None)]
+MISSING_SERVER: list[tuple[str, Any]] = [("GET", None), ("PUT", {}), ("DELETE", None)]
+
 
 def test_capability_follows_the_rules_of_its_type(client: WebClient) -> None:
     made(client, "/scripts", SCRIPT)
     servers = {"s": {"ref": "r"}}
-    for fields, text in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"type": "script", "mcp_servers": servers}, "Capability type 'script' cannot have 'mcp_servers'"),
         ({"type": "mcp", "script": "report"}, "Capability type 'mcp' cannot have 'script'"),
         ({"script": "report"}, "Capability type 'text' cannot have 'script'"),
         ({"mcp_servers": servers}, "Capability type 'text' cannot have 'mcp_servers'"),
         ({"type": "script", "script": "none"}, "Script not found: none"),
-    ]:
+    ]
+    for fields, text in refused:
         answer = client.post("/capabilities", {"name": "c", "description": "d", **fields})
         assert (answer.status_code, answer.json()) == (400, {"detail": text})
     made(client, "/capabilities", {"name": "c", "description": "d", "type": "mcp"})
@@ -39,16 +44,17 @@ def test_capability_follows_the_rules_of_its_type(client: WebClient) -> None:
         "has_mcp": True,
         "mcp_server_names": ["s"],
     }
-    for fields, text in [
+    refused = [
         ({"type": "script"}, "Capability type 'script' cannot have 'mcp_servers'"),
         ({"script": "report"}, "Capability type 'mcp' cannot have 'script'"),
         ({"type": "script", "mcp_servers": {}, "script": "none"}, "Script not found: none"),
-    ]:
+    ]
+    for fields, text in refused:
         answer = call(client, "PATCH", path, fields)
         assert (answer.status_code, answer.json()) == (400, {"detail": text})
     moved = changed(client, "PATCH", route, path, {"type": "script", "mcp_servers": {}, "script": "report", "text": ""})
     assert untimed(moved) == {"name": "c", "description": "d", "type": "script", "script": "report"}
-    for method, body in [("GET", None), ("PATCH", {}), ("DELETE", None)]:
+    for method, body in MISSING:
         answer = call(client, method, "/capabilities/none", body)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Capability not found: none"})
 
@@ -134,6 +140,6 @@ def test_mcp_server_is_written_and_changed_in_part(client: WebClient) -> None:
     assert (answer.status_code, answer.json()) == (409, {"detail": "MCP server 'atlassian' already exists"})
     assert call(client, "PUT", path, {"id": "other"}).status_code == 422
     assert call(client, "DELETE", path).status_code == 204
-    for method, body in [("GET", None), ("PUT", {}), ("DELETE", None)]:
+    for method, body in MISSING_SERVER:
         answer = call(client, method, path, body)
         assert (answer.status_code, answer.json()) == (404, {"detail": "MCP server not found: atlassian"})

@@ -81,7 +81,8 @@ def test_agent_is_written_read_resolved_changed_and_deleted(client: WebClient) -
     assert off["status"] == "inactive"
     assert changed(client, "PATCH", route, path, {"script": ""})["status"] == "inactive"
     assert call(client, "DELETE", path).status_code == 204
-    for method, body in [("GET", None), ("PATCH", {}), ("DELETE", None)]:
+    missing: list[tuple[str, Any]] = [("GET", None), ("PATCH", {}), ("DELETE", None)]
+    for method, body in missing:
         answer = call(client, method, path, body)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Agent not found: reporter"})
     assert call(client, "PATCH", "/agents/reporter/status", {"status": "active"}).status_code == 404

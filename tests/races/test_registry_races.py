@@ -7,7 +7,7 @@ import pytest
 from models.core.callers import ADMIN
 from models.core.errors import BadEntry, EntryExists, EntryReferenced
 from models.core.ids import uuid7
-from models.registries.imports import ImportEntries, NamedEntry, import_entries
+from models.registries.imports import ImportedEntries, ImportEntries, NamedEntry, import_entries
 from models.registries.read import get_entry
 from models.registries.records import Agent, Kind
 from models.registries.write import ChangeEntry, CreateEntry, DeleteEntry, EntryWritten, write_entries
@@ -118,6 +118,7 @@ def test_import_and_change_wait_for_each_other(db: DbVerbs) -> None:
         one.commit()
         other.commit()
     (imported,) = waiting.result()
+    assert isinstance(imported, ImportedEntries)
     assert (imported.before[Kind.AGENT], imported.replaced[Kind.AGENT], imported.removed[Kind.AGENT]) == (2, 1, 1)
     assert [row.name for row in db.rows("SELECT name FROM registry_entries")] == ["a"]
     stored = db.do(get_entry, Kind.AGENT, "a")
