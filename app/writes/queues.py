@@ -117,17 +117,20 @@ class Verbs:
         self.session_status = self._queue(report_session_statuses, ends)
         self.register = self._queue(partial(register_runners, limits=limits), ends, after=self._wake_polls_of)
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, after=self._wake_polls_of)
-        self.write_entries: GroupCommit[EntryWrite, EntryWritten] = self._queue(
-            write_entries, news, after=self._wake_polls_of
-        )
-        self.import_entries: GroupCommit[ImportEntries, ImportedEntries] = self._queue(
-            import_entries, news, max_items=1
-        )
+        self.write_entries, self.import_entries = self._registry_queues(news)
         self.set_drains = self._queue(partial(set_drains, limits=limits), news, after=self._wake_after_drains)
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
         )
         self.polls = self._poll_verbs(limits, work)
+
+    def _registry_queues(
+        self, news: Sequence[Actor]
+    ) -> tuple[GroupCommit[EntryWrite, EntryWritten], GroupCommit[ImportEntries, ImportedEntries]]:
+        return (
+            self._queue(write_entries, news, after=self._wake_polls_of),
+            self._queue(import_entries, news, max_items=1),
+        )
 
     async def close(self) -> None:
         for queue in self._queues:
