@@ -1,8 +1,9 @@
 import json
-from typing import Any
+from typing import Any, cast
 
 import typer
 
+from coordinator_client.retry_types import Retry, RetryBackoff
 from coordinator_client.types import AdditionalDemands
 from runtime.terminal import stdin_text
 
@@ -52,6 +53,49 @@ def changes(given: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{each!r} is not FIELD=VALUE or FIELD:=JSON", param_hint="--set")
         found[name.removesuffix(":")] = _json(name, value, "--set") if name.endswith(":") else value
     return found
+
+
+def retry(given: str) -> Retry | None:
+    """Return the policy of `--retry`: attempts alone, or attempts and KEY=VALUE pairs, separated by commas."""
+    if not given:
+        return None
+    attempts, *pairs_given = [part.strip() for part in given.split(",")]
+    found: Retry = {"max_attempts": _attempts(attempts.removeprefix("max_attempts="))}
+    backoff: dict[str, float] = {}
+    for pair in pairs_given:
+        name, equals, value = pair.partition("=")
+        match name:
+            case "initial" | "factor" | "max" | "jitter" if equals:
+                backoff[name] = _number(pair, value)
+            case "on" if equals:
+                found["on"] = _names(value)
+            case "not_on" if equals:
+                found["not_on"] = _names(value)
+            case _:
+                known = "initial, factor, max, jitter (numbers), on or not_on (NAME|NAME)"
+                raise typer.BadParameter(f"{pair!r} is none of {known}", param_hint="--retry")
+    if backoff:
+        found["backoff"] = cast("RetryBackoff", backoff)
+    return found
+
+
+def _attempts(given: str) -> int:
+    if not given.isdecimal():
+        raise typer.BadParameter(f"{given!r} is no number of attempts", param_hint="--retry")
+    return int(given)
+
+
+def _number(pair: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter(f"the value of {pair} is no number", param_hint="--retry") from None
+
+
+def _names(value: str) -> list[int | str]:
+    """Return the exit codes, as numbers, and error classes that a bar separates."""
+    names = [name.strip() for name in value.split("|") if name.strip()]
+    return [int(name) if name.removeprefix("-").isdecimal() else name for name in names]
 
 
 def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> AdditionalDemands | None:

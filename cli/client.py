@@ -37,6 +37,14 @@ Params = Annotated[
     typer.Option(metavar="KEY=VALUE", help="Parameter; KEY:=JSON for a value that is no text; repeatable."),
 ]
 MaxAttempts = Annotated[int | None, typer.Option(min=1, max=100, help="Starts at most, if runners are lost (1).")]
+Retry = Annotated[
+    str,
+    typer.Option(
+        metavar="ATTEMPTS[,KEY=VALUE...]",
+        help="Try reported failures again, such as 5,initial=1,factor=2,max=60,jitter=0.1,on=75|TimeoutError,not_on=2: "
+        "pauses in seconds; on and not_on name exit codes and error classes.",
+    ),
+]
 IdempotencyKey = Annotated[
     str, typer.Option(help="Idempotency key: repeats with one key submit once (default: a new key).")
 ]
@@ -55,6 +63,7 @@ def submit(
     priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Priority; higher goes first (0).")] = None,
     delay: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Delay of the earliest start.")] = None,
     max_attempts: MaxAttempts = None,
+    retry: Retry = "",
     timeout: Annotated[int | None, typer.Option(min=1, metavar="SECONDS", help="Time limit, from the start.")] = None,
     no_match_timeout: NoMatchTimeout = None,
     anywhere: Anywhere = False,
@@ -89,6 +98,7 @@ def submit(
         priority=priority,
         not_before=delay,
         max_attempts=max_attempts,
+        retry=arguments.retry(retry),
         run_timeout_seconds=timeout,
         no_match_timeout_seconds=no_match_timeout,
         labels=arguments.pairs(label or []),

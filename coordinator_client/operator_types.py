@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from coordinator_client.retry_types import RetryPolicy
 from coordinator_client.types import ExecutionMode, RunStatus, RunType, SessionStatus
 
 Role = Literal["admin", "user", "runner"]
@@ -274,26 +275,48 @@ class RunStep(TypedDict):
     detail: str | None
 
 
+class RunFailure(TypedDict):
+    """Failure as a runner reported it."""
+
+    error: str | None
+    exit_code: int | None
+    error_class: str | None
+
+
 class RunAttempt(TypedDict):
     """Steps of a run from its submission or a return to pending up to the next return or the end.
 
     Attributes:
         attempt: Its number; null when it was never started.
+        ended_by: `failed` also if it is tried again; `returned`: the run went back without a report of an end, such
+            as after a lost runner; null: it goes on.
+        error: Its own error, or why the run went back.
+        failure: Failure that its runner reported; of runs with a retry policy only.
+        log_after: `after` for its part of the run's events in `GET /sessions/{session_id}/events`; null: from the
+            first one.
+        log_before: `before` for its part of them; null: to the last one.
     """
 
     attempt: int | None
     runner_id: str | None
     steps: list[RunStep]
+    ended_by: NotRequired[Literal["completed", "failed", "stopped", "returned"] | None]
+    error: NotRequired[str | None]
+    failure: NotRequired[RunFailure | None]
+    log_after: NotRequired[str | None]
+    log_before: NotRequired[str | None]
 
 
 class RunTimeline(TypedDict):
     """Attempts of a run, oldest first.
 
     Attributes:
+        retry: Its retry policy; null: a reported failure is final.
         truncated_before: Earlier steps are not kept any more; null: none.
     """
 
     run_id: str
+    retry: NotRequired[RetryPolicy | None]
     attempts: list[RunAttempt]
     truncated_before: str | None
 

@@ -2,6 +2,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
+from coordinator_client.retry_types import Retry
 from coordinator_client.types import AdditionalDemands
 
 
@@ -26,6 +27,7 @@ class RunRequest:
         run_timeout_seconds: Time limit from the start; then the run is stopped, and retried or failed.
         no_match_timeout_seconds: Time without a live runner that satisfies the demands after which the run fails.
         labels: Up to 32 texts to filter lists by.
+        retry: Failures reported by its runner that are tried again, such as `{"max_attempts": 5}`; default: none.
     """
 
     parameters: dict[str, Any]
@@ -44,6 +46,7 @@ class RunRequest:
     run_timeout_seconds: int | None = None
     no_match_timeout_seconds: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    retry: Retry | None = None
 
     def body(self) -> dict[str, Any]:
         body = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}

@@ -355,6 +355,10 @@ class Report(TypedDict):
         reason: Reason for which the runner cannot carry it out.
         session_status: With `completed`: `idle` when the process stays alive; `finished`.
         signal: Signal that stopped it.
+        exit_code: With `failed`: exit code of its process, negative for a signal; for retry policies.
+        error_class: With `failed`: class of its error; for retry policies.
+        retryable: With `failed`: false makes it final.
+        retry_after: With `failed`: seconds until it is tried again, in place of the pause of its retry policy.
     """
 
     run_id: str
@@ -364,6 +368,10 @@ class Report(TypedDict):
     reason: NotRequired[str]
     session_status: NotRequired[Literal["idle", "finished"]]
     signal: NotRequired[str]
+    exit_code: NotRequired[int]
+    error_class: NotRequired[str]
+    retryable: NotRequired[bool]
+    retry_after: NotRequired[float]
 
 
 class HeartbeatAnswer(TypedDict):

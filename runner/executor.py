@@ -135,7 +135,9 @@ class Execution(DeliveredExecution):
             return self._report_ended_by_us(exit_code)
         cause = f"killed by {_signal_name(exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
         tail = self._output.error_tail
-        return self._report("failed", error=f"{cause}\n{tail}" if tail else cause)
+        report = self._report("failed", error=f"{cause}\n{tail}" if tail else cause)
+        report["exit_code"] = exit_code
+        return report
 
     def _report_ended_by_us(self, exit_code: int) -> Report | None:
         if self._reason is not Reason.STOP:

@@ -22,6 +22,7 @@ from app.schemas import (
     problems,
     registries,
     reports,
+    retries,
     runners,
     runs,
     sessions,
@@ -33,6 +34,7 @@ OPERATOR_FILE: Final = FILE.with_name("operator_types.py")
 OVERVIEW_FILE: Final = FILE.with_name("overview_types.py")
 BULK_FILE: Final = FILE.with_name("bulk_types.py")
 REGISTRY_FILE: Final = FILE.with_name("registry_types.py")
+RETRY_FILE: Final = FILE.with_name("retry_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.AdditionalDemands,
@@ -66,6 +68,7 @@ OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.RunTimeline,
     sessions.SessionTree,
 )
+RETRY_MODELS: Final[tuple[type[BaseModel], ...]] = (retries.Retry, retries.RetryPolicy)
 OVERVIEW_MODELS: Final[tuple[type[BaseModel], ...]] = (
     overview.RunCounts,
     overview.Queues,
@@ -100,6 +103,12 @@ LATER: Final = {
     "Runner.drain_reason",
     "HeartbeatAnswer.not_yours",
     "SessionDeleted.runs_removed_from_cache",
+    "RunTimeline.retry",
+    "RunAttempt.ended_by",
+    "RunAttempt.error",
+    "RunAttempt.failure",
+    "RunAttempt.log_after",
+    "RunAttempt.log_before",
 }
 HEAD: Final = '''"""Types of the HTTP API, made by scripts/client_types.py. Times are ISO 8601 texts in UTC."""
 
@@ -119,6 +128,7 @@ REF: Final = "{model}"
 
 def generated() -> dict[Path, str]:
     others = {
+        RETRY_FILE: RETRY_MODELS,
         OPERATOR_FILE: OPERATOR_MODELS,
         OVERVIEW_FILE: OVERVIEW_MODELS,
         BULK_FILE: BULK_MODELS,
@@ -150,7 +160,7 @@ def _with_imports(added: str, places: Mapping[str, Iterable[str]]) -> str:
         if (names := ", ".join(sorted(name for name in places[module] if re.search(rf"\b{name}\b", _code(added)))))
     )
     typing = ", ".join(name for name in ("Any", "Literal", "NotRequired", "TypedDict") if name in _code(added))
-    head = OPERATOR_HEAD.replace("{typing}", typing).replace("{shared}", shared)
+    head = OPERATOR_HEAD.replace("{typing}", typing).replace("{shared}", shared).rstrip("\n") + "\n"
     return head + (added if added.startswith("\n\nclass") else added.removeprefix("\n"))
 
 

@@ -103,11 +103,17 @@ def timeline_json(timeline: RunTimeline) -> dict[str, Any]:
             "attempt": attempt.attempt,
             "runner_id": attempt.runner_id,
             "steps": [asdict(step) | {"at": iso(step.at)} for step in attempt.steps],
+            "ended_by": attempt.ended_by,
+            "error": attempt.error,
+            "failure": attempt.failure,
+            "log_after": attempt.log_after,
+            "log_before": attempt.log_before,
         }
         for attempt in timeline.attempts
     ]
     return {
         "run_id": timeline.run_id,
+        "retry": None if timeline.retry is None else asdict(timeline.retry),
         "attempts": attempts,
         "truncated_before": iso(timeline.truncated_before),
     }

@@ -5,14 +5,16 @@ from app.http.bodies import Fault, Invalid, Loc
 from app.http.lenient import encode
 from app.schemas.reports import STATUSES_AFTER_RUN
 from models.core.callers import ADMIN, Caller
+from models.core.retries import LARGEST_EXIT_CODE, LONGEST_CLASS, LONGEST_PAUSE_SECONDS
 from models.core.statuses import Outcome
 from models.core.storable_text import storable
 from models.runs.release import RELEASED, ReleaseRun
-from models.runs.report import Report
+from models.runs.reports import Report
 
 
 def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Outcome, caller: Caller = ADMIN) -> Report:
     session_status = body.get("session_status")
+    error_class = _text(body.get("error_class"))
     return Report(
         run_id=storable(run_id),
         runner_id=runner_id,
@@ -24,6 +26,10 @@ def report_of(body: Mapping[str, Any], run_id: str, runner_id: str, outcome: Out
         else None,
         signal=_text(body.get("signal")),
         caller=caller,
+        exit_code=_exit_code(body.get("exit_code")),
+        error_class=None if error_class is None else error_class[:LONGEST_CLASS],
+        retryable=body.get("retryable") is not False,
+        retry_after=_seconds(body.get("retry_after")),
     )
 
 
@@ -57,6 +63,18 @@ def runner_id_of(body: Mapping[str, Any]) -> str:
             [Fault("string_type" if "runner_id" in body else "missing", ("body", "runner_id"), "Should be text")]
         )
     return storable(runner_id)
+
+
+def _exit_code(value: Any) -> int | None:
+    is_code = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_EXIT_CODE
+    return value if is_code else None
+
+
+def _seconds(value: Any) -> float | None:
+    """Return the seconds, a week at most; None for what is no number of seconds: the policy's own pause counts then."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        return None
+    return float(min(value, LONGEST_PAUSE_SECONDS))
 
 
 def _text(value: Any) -> str | None:

@@ -8,10 +8,12 @@ import orjson
 from app.http.bodies import Fault, Invalid, Loc, TooLarge, checked
 from app.http.problems import BadRequest, Forbidden
 from app.inputs.parameters import check_parameters
+from app.schemas.retries import Retry
 from app.schemas.runs import SESSION_ID, AdditionalDemands, SubmitRun
 from models.claims.matching import Demands
 from models.core.callers import Caller, Role
 from models.core.ids import new_id
+from models.core.retries import Backoff, RetryPolicy
 from models.core.statuses import ExecutionMode, RunType
 from models.runs.prompts import is_prompt
 from models.runs.submission import NewRun
@@ -79,6 +81,7 @@ def new_run(
         body_hash=None if key is None else body_hash(body),
         traceparent=traceparent,
         prompt_only=prompt_only,
+        retry=None if asked.retry is None else retry_of(asked.retry),
     )
     return run, len(parameters) + len(scope or b"") + 512
 
@@ -102,6 +105,11 @@ def demands_of(asked: AdditionalDemands | None) -> Demands:
         executor_type=asked.executor_type or None,
         tags=tuple(asked.tags or ()),
     )
+
+
+def retry_of(asked: Retry) -> RetryPolicy:
+    on = None if asked.on is None else tuple(asked.on)
+    return RetryPolicy(asked.max_attempts, Backoff(**asked.backoff.model_dump()), on, tuple(asked.not_on or ()))
 
 
 def body_hash(body: Any) -> str:

@@ -42,7 +42,8 @@ from models.core.storable_text import storable
 from models.runners.heartbeat import Touch, Touched
 from models.runners.registration import Registration
 from models.runs.release import ReleaseRun
-from models.runs.report import Report, Reported
+from models.runs.report import Reported
+from models.runs.reports import Report
 from models.sessions.bind import ReportSessionStatus
 from runtime.logs import name_request
 

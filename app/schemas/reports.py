@@ -5,6 +5,7 @@ from typing_extensions import TypeAliasType
 
 from app.schemas.base import ClaimToken, Described, Done, MayLack, RunId, RunnerId
 from app.schemas.problems import ItemAnswer
+from app.schemas.retries import ReportedErrorClass, ReportedExitCode, ReportedRetryable, ReportedRetryAfter
 
 MOST_HELD = 10_000
 MOST_REPORTS = 1000
@@ -36,6 +37,10 @@ class ReportRun(Described):
     error: ReportedError = None
     session_status: ReportedSessionStatus = None
     signal: ReportedSignal = None
+    exit_code: ReportedExitCode = None
+    error_class: ReportedErrorClass = None
+    retryable: ReportedRetryable = None
+    retry_after: ReportedRetryAfter = None
 
 
 class ReleaseRun(Described):
@@ -56,6 +61,10 @@ class Report(Described):
     reason: ReleaseReason = None
     session_status: ReportedSessionStatus = None
     signal: ReportedSignal = None
+    exit_code: ReportedExitCode = None
+    error_class: ReportedErrorClass = None
+    retryable: ReportedRetryable = None
+    retry_after: ReportedRetryAfter = None
 
 
 class ReportRuns(Described):

@@ -19,6 +19,7 @@ from app.schemas.base import (
     Validated,
 )
 from app.schemas.problems import ItemProblem
+from app.schemas.retries import Retry, RetryPolicy
 from app.schemas.timestamps import FARTHEST_SECONDS, offset_required, within_ten_years
 from models.core.statuses import ExecutionMode, RunStatus, RunType, SessionStatus
 
@@ -113,6 +114,7 @@ class SubmitRun(Validated):
     run_timeout_seconds: TimeLimit | None = None
     no_match_timeout_seconds: TimeLimit | None = None
     labels: Labels = None
+    retry: Annotated[Retry | None, Field(description="Reported failures that are tried again; default: none")] = None
 
 
 class SubmitBatchItem(SubmitRun):
@@ -290,18 +292,50 @@ class RunStep(Described):
     detail: Annotated[str | None, Field(description="Reason or error", examples=[None])]
 
 
+class RunFailure(Described):
+    """Failure as a runner reported it."""
+
+    error: Annotated[str | None, Field(examples=["exit code 75"])]
+    exit_code: Annotated[int | None, Field(examples=[75])]
+    error_class: Annotated[str | None, Field(examples=[None])]
+
+
 class RunAttempt(Described):
     """Steps of a run from its submission or a return to pending up to the next return or the end."""
 
     attempt: Annotated[int | None, Field(description="Its number; null when it was never started", examples=[1])]
     runner_id: RunnerId | None
     steps: list[RunStep]
+    ended_by: Annotated[
+        Literal["completed", "failed", "stopped", "returned"] | None,
+        Field(
+            description="`failed` also if it is tried again; `returned`: the run went back without a report of an end, "
+            "such as after a lost runner; null: it goes on",
+            examples=["failed"],
+        ),
+    ]
+    error: Annotated[str | None, Field(description="Its own error, or why the run went back", examples=[None])]
+    failure: Annotated[
+        RunFailure | None, Field(description="Failure that its runner reported; of runs with a retry policy only")
+    ]
+    log_after: Annotated[
+        str | None,
+        Field(
+            description="`after` for its part of the run's events in `GET /sessions/{session_id}/events`; null: from "
+            "the first one",
+            examples=[None],
+        ),
+    ]
+    log_before: Annotated[
+        str | None, Field(description="`before` for its part of them; null: to the last one", examples=[None])
+    ]
 
 
 class RunTimeline(Described):
     """Attempts of a run, oldest first."""
 
     run_id: RunId
+    retry: Annotated[RetryPolicy | None, Field(description="Its retry policy; null: a reported failure is final")]
     attempts: list[RunAttempt]
     truncated_before: Annotated[
         Timestamp | None, Field(description="Earlier steps are not kept any more; null: none", examples=[None])

@@ -27,8 +27,9 @@ from models.runners.register import register_runners
 from models.runs.delete import delete_sessions
 from models.runs.release import release_runs
 from models.runs.replay import Replay, replay_runs
-from models.runs.report import Report, Reported, ReportResult, report_runs
+from models.runs.report import Reported, ReportResult, report_runs
 from models.runs.report_plain import report_plain_runs
+from models.runs.reports import Report
 from models.runs.stop import Stopped, stop_runs, stop_sessions
 from models.runs.stop_plain import stop_plain_runs, stop_plain_sessions
 from models.runs.submission import NewRun, Submitted

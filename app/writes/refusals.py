@@ -2,7 +2,7 @@ from typing import Final
 
 from models.core.errors import CoordinatorError, InvalidTransition, StaleClaim
 from models.runs.release import RELEASED, ReleaseRun
-from models.runs.report import Report
+from models.runs.reports import Report
 from runtime import logs, metrics
 from runtime.limited_lines import LimitedLines
 

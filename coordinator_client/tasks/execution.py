@@ -79,7 +79,7 @@ class TaskExecution(DeliveredExecution):
         except (RunCancelled, TaskCancelled):
             return self._report_ended_by_us()
         except TaskFailed as error:
-            return self._report_ended_by_us() if self._is_ended_by_us() else self._report("failed", error=str(error))
+            return self._report_ended_by_us() if self._is_ended_by_us() else self._report_failed(error)
         finally:
             if self._call is not None and not self._call.outcome.done():
                 # This is cancelled.
@@ -107,6 +107,14 @@ class TaskExecution(DeliveredExecution):
         if result is not None:
             await self._tell("result", result, now(), 0)
         return self._report("completed")
+
+    def _report_failed(self, error: TaskFailed) -> Report:
+        report = self._report("failed", error=str(error))
+        if error.error_class is not None:
+            report["error_class"] = error.error_class
+        if error.exit_code is not None:
+            report["exit_code"] = error.exit_code
+        return report
 
     def _is_ended_by_us(self) -> bool:
         return self._reason is not None

@@ -11,7 +11,15 @@ MOST_RESULT_BYTES: Final = 4 * 1024 * 1024
 
 
 class TaskFailed(Exception):
-    """Raised when the function failed, or returned what is no result; the message becomes the run's error."""
+    """Raised when the function failed, or returned what is no result; the message becomes the run's error.
+
+    `error_class` names the class of the function's exception, `exit_code` that of `exit()` or of its process.
+    """
+
+    def __init__(self, error: str, *, error_class: str | None = None, exit_code: int | None = None) -> None:
+        super().__init__(error)
+        self.error_class = error_class
+        self.exit_code = exit_code
 
 
 class CannotStart(Exception):
@@ -45,7 +53,19 @@ def _ended_by(error: BaseException, run: TaskRun) -> Exception:
     # The first frame is ours.
     frames = error.__traceback__ and error.__traceback__.tb_next
     run.log("".join(traceback.format_exception(type(error), error, frames)).rstrip(), error=True)
-    return TaskFailed("".join(traceback.format_exception_only(error)).strip())
+    code = error.code if isinstance(error, SystemExit) else None
+    return TaskFailed(
+        "".join(traceback.format_exception_only(error)).strip(),
+        error_class=class_name(error),
+        exit_code=code if isinstance(code, int) else None,
+    )
+
+
+def class_name(error: BaseException) -> str:
+    """Return the class with its module, but for those of Python itself and of the program."""
+    kind = type(error)
+    own = kind.__module__ in {"builtins", "__main__", "__mp_main__"}
+    return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _concluded(value: Any, run: TaskRun) -> Result | None:

@@ -113,13 +113,14 @@ class ProcessCall:
         match ended:
             case ("completed", result):
                 return result  # type: ignore[no-any-return] # as _serve sends it
-            case ("failed", str(text)):
-                raise TaskFailed(text)
+            case ("failed", str(text), error_class, exit_code):
+                raise TaskFailed(text, error_class=error_class, exit_code=exit_code)
             case ("cancelled",):
                 raise RunCancelled
             case _ if self._is_killed:
                 raise RunCancelled
-        raise TaskFailed(f"The process of the function ended {_manner(self._process.exitcode)}")
+        exit_code = self._process.exitcode
+        raise TaskFailed(f"The process of the function ended {_manner(exit_code)}", exit_code=exit_code)
 
     def _send_run(self) -> None:
         """Send what the function gets; wait while the process imports the program."""
@@ -202,7 +203,7 @@ def _serve(pipe: Connection, module: str, name: str) -> None:
     try:
         result = call(_function(module, name), parameters, run)
     except TaskFailed as failed:
-        send("failed", str(failed))
+        send("failed", str(failed), failed.error_class, failed.exit_code)
     except RunCancelled:
         send("cancelled")
     else:

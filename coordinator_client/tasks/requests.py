@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, Unpack
 
 from coordinator_client.requests import RunRequest
+from coordinator_client.retry_types import Retry
 from coordinator_client.types import AdditionalDemands, Run
 
 TASK_TAG: Final = "task:"
@@ -36,6 +37,7 @@ class TaskOptions(TypedDict, total=False):
     run_timeout_seconds: int | None
     no_match_timeout_seconds: int | None
     labels: dict[str, str]
+    retry: Retry | None
 
 
 def task_request(

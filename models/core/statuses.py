@@ -60,6 +60,8 @@ class Cause(StrEnum):
     CLAIM = "claim"
     START = "start"
     RELEASED = "released"
+    # Return after a reported failure, by the run's retry policy.
+    FAILED = "failed"
     # End of a run that was returned too often in a row.
     NEVER_STARTED = "never_started"
 

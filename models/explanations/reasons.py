@@ -56,7 +56,7 @@ class ReasonCode(StrEnum):
 
 
 MEANINGS: Final[Mapping[ReasonCode, str]] = {
-    ReasonCode.DELAYED: "its `not_before` has not come",
+    ReasonCode.DELAYED: "its `not_before` has not come, or the backoff of its retry policy lasts",
     ReasonCode.BEHIND_IN_SESSION: "an earlier run of its session is unfinished",
     ReasonCode.STOP_OPEN: "its session is being stopped; it goes on when the stop has ended",
     ReasonCode.SHOULD_BE_READY: "nothing delays it, but no worker has made it ready yet",

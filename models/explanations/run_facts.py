@@ -25,7 +25,8 @@ class RunFacts:
 
     ``earlier_*``: the first unfinished run of its session before it; ``stop_*``: the open stop of its session;
     ``holder_*``: the registration that has it in hand, None when that is gone. ``expired_at``: the last pass of expiry.
-    ``home_*``: place where the session of a resume lives, or where its last run ran if no process said.
+    ``home_*``: place where the session of a resume lives, or where its last run ran if no process said. ``retry``: its
+    retry policy as JSON text; ``former_outcome``: the report that ended the attempt before.
     """
 
     run: Run
@@ -56,6 +57,8 @@ class RunFacts:
     home_hostname: str | None
     home_profile: str | None
     expired_at: datetime | None
+    retry: str | None
+    former_outcome: str | None
 
 
 _READ: Final = sql(
@@ -70,7 +73,8 @@ _READ: Final = sql(
         stop.runner_id AS stop_runner_id, stop.created_at AS stop_at, stop.sent_at, stop.deadline_at,
         holder.last_seen, holder.lost_at, holder.is_stale, holder.told_interval,
         home.hostname AS home_hostname, home.executor_profile AS home_profile,
-        (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expired_at
+        (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expired_at,
+        CAST(runs.retry AS text) AS retry, runs.last_ended_outcome
     FROM runs
     LEFT JOIN demand_profiles p ON p.profile_id = runs.profile_id
     -- the name by which the conditions know the run

@@ -8,6 +8,8 @@ from typing import Any, Final
 from models.claims.fleet import Value, demanded
 from models.claims.matching import AUTONOMOUS, Demands
 from models.core.callers import Caller
+from models.core.retries import read_policy
+from models.core.statuses import Outcome
 from models.explanations.reasons import Ahead, Reason, ReasonCode
 from models.explanations.run_facts import RunFacts
 from models.explanations.runner_facts import RunnerFacts, RunnerState
@@ -43,6 +45,15 @@ def _delayed(facts: RunFacts) -> Reason | None:
     due = facts.run.not_before
     if due is None or due <= facts.now:
         return None
+    if facts.retry is not None and facts.former_outcome == Outcome.FAILED:
+        retry, most = facts.run.attempt, read_policy(facts.retry).max_attempts - 1
+        return Reason(
+            ReasonCode.DELAYED,
+            f"It starts {ahead_of(facts.now, due)} at the earliest: retry {retry} of {most} after failure",
+            until=due,
+            detail={"retry": retry, "most_retries": most},
+            fix="nothing to do: its retry policy says so; its timeline has the error of each attempt",
+        )
     return Reason(
         ReasonCode.DELAYED,
         f"It starts {ahead_of(facts.now, due)} at the earliest, as it was submitted",

@@ -9,7 +9,8 @@ from models.core.errors import CoordinatorError, InvalidTransition, NotFound, Ru
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import TERMINAL, Cause, Outcome, RunStatus
 from models.core.storable_text import storable_error
-from models.runs.report import Report, Reported, Reporter, is_reporter, report_runs, reporters
+from models.runs.report import Reported, Reporter, is_reporter, report_runs, reporters
+from models.runs.reports import Report
 from models.state.child_results import calls_back
 from models.state.endings import MAX_FAILED_DELIVERIES
 from models.state.events_outbox import record_events, session_event

@@ -12,6 +12,7 @@ from models.auth.audit import Act, AuditedAct, audited_act, record_acts
 from models.claims.matching import PROCEDURAL, Demands
 from models.core.callers import Caller
 from models.core.errors import CoordinatorError, KeyReused, NotFound, RunNotEnded
+from models.core.retries import read_policy
 from models.core.statuses import TERMINAL, RunType
 from models.runs.idempotency import read_keys
 from models.runs.prompts import is_prompt
@@ -51,7 +52,7 @@ _ORIGINALS: Final = text("""
     SELECT r.run_id, r.session_id, r.owner, r.status, r.type, r.agent_name, CAST(r.parameters AS text) AS parameters,
         r.project_dir, p.session_id AS parent_session_id, r.execution_mode, CAST(r.scope AS text) AS scope,
         CAST(r.demands AS text) AS demands, r.labels, r.priority, r.max_attempts, r.run_timeout_seconds,
-        r.no_match_timeout_seconds,
+        r.no_match_timeout_seconds, CAST(r.retry AS text) AS retry,
         (SELECT true FROM run_blueprints b WHERE b.run_id = r.run_id) IS TRUE AS has_blueprint
     FROM runs r
     LEFT JOIN sessions p ON p.session_id = r.parent_session_id AND p.created_at <= r.created_at
@@ -133,6 +134,7 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
     if original.type == RunType.RESUME and demands.get("executor_type") != PROCEDURAL:
         demands = {name: value for name, value in demands.items() if name not in _AFFINITY}
     values["additional_demands"] = demands
+    values["retry"] = None if original.retry is None else read_policy(original.retry)
     values |= item.changes
     values["additional_demands"] = _demands(values["additional_demands"])
     moment = values.get("not_before")

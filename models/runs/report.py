@@ -5,12 +5,12 @@ from typing import Final, TypeAlias
 from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, AuditedAct, audited_report, record_acts
-from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunnerNotRegistered, StaleClaim
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import IN_HAND, TERMINAL, Cause, Outcome, RunStatus, RunType, SessionStatus, StopCause
-from models.core.storable_text import storable_error
 from models.runs.parents import set_parents
+from models.runs.reports import Report, error_of_run, failure_of
+from models.runs.retries import retried
 from models.runs.stop import OpenStop, close_stops, read_stops
 from models.runs.superseded import end_former_processes
 from models.schema.sql import sql
@@ -23,28 +23,6 @@ from models.state.transitions import Move, Moved, move_runs, update_status_and_r
 from models.state.visibility import acts_for, has_held
 
 IDLE = "idle"
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Report of a runner about a run. ``session_status``: idle or finished, the state of the session after a completed
-    run.
-
-    ``caller`` must have made the runner's registration unless it is an admin.
-    """
-
-    run_id: str
-    runner_id: str
-    outcome: Outcome
-    claim_token: str | None = None
-    error: str | None = None
-    session_status: str | None = None
-    signal: str | int | None = None
-    caller: Caller = ADMIN
-
-    @property
-    def subject(self) -> str | None:
-        return self.caller.subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +213,8 @@ def decide(run: LockedRun, report: Report, *, sends_tokens: bool) -> Decision:
         # Treat a report without a token as one about an earlier claim: an undelivered claim has no process.
         return _former_end(run, report)
     if status is RunStatus.CLAIMED or (status is RunStatus.RUNNING and report.outcome is not Outcome.STARTED):
-        return _move(run, report)
+        sends = sends_tokens or report.claim_token is not None
+        return retried(run, report, sends_tokens=sends) or _move(run, report)
     if status is RunStatus.RUNNING or (status is RunStatus.STOPPING and report.outcome is Outcome.STARTED):
         return _accepted(run)
     if status is RunStatus.STOPPING:
@@ -300,11 +279,9 @@ def _move(run: LockedRun, report: Report) -> Move:
     )
     is_stopped = report.outcome is Outcome.STOPPED and run.status == RunStatus.STOPPING
     cause = Cause.STOPPED if is_stopped else Cause.REPORTED
-    return Move(run, MOVES_TO[report.outcome], change, error=error_of_run(report), starts=starts, cause=cause)
-
-
-def error_of_run(report: Report) -> str | None:
-    return storable_error(report.error) if report.outcome is Outcome.FAILED else None
+    failure = failure_of(report) if run.retry is not None and report.outcome is Outcome.FAILED else None
+    error = error_of_run(report)
+    return Move(run, MOVES_TO[report.outcome], change, error=error, starts=starts, cause=cause, failure=failure)
 
 
 def outcome_of_session(report: Report) -> str | None:

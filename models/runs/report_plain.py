@@ -1,7 +1,8 @@
 """Applies reports of the plain case in one statement; ``report_runs`` applies the others (docs/decisions/0043).
 
 Plain is a report with the current token about a claimed or running run that moves, and whose session is neither
-stopped nor given a parent, a former process or a result of a child by it.
+stopped nor given a parent, a former process or a result of a child by it. A failure of a run with a retry policy is
+not plain.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from models.core.facts import ENDED, STARTED, note
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.plain import NOT_PLAIN, NotPlain
 from models.core.statuses import Cause, ExecutionMode, Outcome, RunStatus, RunType
-from models.runs.report import IS_REPORTER, MOVES_TO, Report, Reported, ReportResult, error_of_run, outcome_of_session
+from models.runs.report import IS_REPORTER, MOVES_TO, Reported, ReportResult, outcome_of_session
+from models.runs.reports import Report, error_of_run
 from models.schema.driver import fetch_all
 from models.schema.sql import sql
 from models.state.event_sql import (
@@ -46,7 +48,7 @@ _REPORT = sql(
         SELECT i.*, count(*) OVER (PARTITION BY r.session_id) AS reports,
             r.session_id, r.session_seq, r.status AS former, r.ctid AS run_version, r.registration, r.claimed_by,
             r.claimed_by_registration, r.type, r.execution_mode, r.parent_session_id, r.started_at IS NULL AS starts,
-            r.runner_id AS holder, r.claim_token AS current_token
+            r.runner_id AS holder, r.claim_token AS current_token, r.retry IS NULL AS fails_at_once
         FROM unnest(CAST(:runs AS text[]), CAST(:runners AS text[]), CAST(:subjects AS text[]),
                     CAST(:tokens AS text[]), CAST(:statuses AS text[]), CAST(:outcomes AS text[]),
                     CAST(:errors AS text[]))
@@ -85,6 +87,7 @@ _REPORT = sql(
           AND (s.runner_id IS NULL OR s.registration = i.registration)
           AND (next.session_seq IS NULL OR next.session_seq > i.session_seq)
           AND (result.waits IS NULL OR i.status = $RUNNING)
+          AND (i.status <> $FAILED OR i.fails_at_once)
           -- the parent is called back
           AND (i.status = $RUNNING OR i.execution_mode <> '$callback' OR i.parent_session_id IS NULL
                OR i.parent_session_id = i.session_id)

@@ -24,6 +24,7 @@ from models.core.errors import (
     TooDeep,
 )
 from models.core.facts import SUBMITTED, note
+from models.core.retries import RetryPolicy
 from models.core.statuses import RunType
 from models.registries.blueprints.placeholders import Values
 from models.registries.blueprints.resolve import RegistryAgent, parsed, resolve_blueprint
@@ -81,6 +82,7 @@ class NewRun:
     looks_up_agent: bool = True
     keeps_demands: bool = False
     callback: bool = False
+    retry: RetryPolicy | None = None
 
     @property
     def start_owner(self) -> str | None:

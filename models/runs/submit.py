@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 from models.claims.matching import Demands, ensure_profiles
 from models.core.errors import CoordinatorError, TooManyDemands
 from models.core.ids import uuid7
+from models.core.retries import write_policy
 from models.core.rounds import in_rounds_of_many
 from models.core.statuses import RunType
 from models.registries.agents_of_runs import read_registry_agents
@@ -83,6 +84,7 @@ _GIVEN = (
     "no_match_timeout_seconds",
     "replay_of",
     "traceparent",
+    "retry",
 )
 # Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
 _INSERT_RUNS = sql(
@@ -343,6 +345,7 @@ def _insert_runs(conn: Connection, plans: Sequence[Plan], profile_ids: Sequence[
             "demands": [plan.demands.as_json() for plan in plans],
             "profile_id": list(profile_ids),
             "replay_of": [item.replay_of for item in items],
+            "retry": [None if item.retry is None else write_policy(item.retry) for item in items],
             "starts": [item.type.value == "start_session" for item in items],
         },
     )

@@ -146,10 +146,10 @@ _SUBMIT = sql(
 def submit_plain(conn: Connection, items: Sequence[NewRun]) -> list[Submitted | NotPlain]:
     """Create the runs and sessions of the plain items in one statement; NOT_PLAIN for each other, left unchanged.
 
-    Plain is a start without a parent, no replay, of a session id that was free and that no other item names, whose
-    demands have a profile used within the hour and whose parameters are a prompt; an item that names an agent only if
-    neither a runner nor the registry provides it; an item with an idempotency key only if its session id is ours and
-    its key is new and no other item's. An item whose first commit was not heard of is not plain any more:
+    Plain is a start without a parent or a retry policy, no replay, of a session id that was free and that no other item
+    names, whose demands have a profile used within the hour and whose parameters are a prompt; an item that names an
+    agent only if neither a runner nor the registry provides it; an item with an idempotency key only if its session id
+    is ours and its key is new and no other item's. An item whose first commit was not heard of is not plain any more:
     ``submit_runs`` answers it.
     """
     results: list[Submitted | NotPlain] = [NOT_PLAIN] * len(items)
@@ -174,6 +174,7 @@ def _plain_places(items: Sequence[NewRun]) -> list[int]:
         and item.replay_of is None
         and item.prompt_only
         and item.satisfied_schema is None
+        and item.retry is None
         and named[item.own_session] == 1
         # The key of a session id that is taken would have to be removed again.
         and (item.idempotency_key is None or (item.session_id is None and keys[item.key] == 1))

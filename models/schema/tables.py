@@ -205,6 +205,7 @@ runs = Table(
     Column("replay_of", Text),
     # W3C trace context of its submission.
     Column("traceparent", Text),
+    Column("retry", JsonText),
     CheckConstraint(one_of("status", RunStatus), name="status"),
     CheckConstraint(one_of("type", RunType), name="type"),
     CheckConstraint(one_of("execution_mode", ExecutionMode), name="execution_mode"),
@@ -215,12 +216,7 @@ runs = Table(
     CheckConstraint(sql("status = $PENDING OR NOT ready"), name="ready"),
     Index("ix_runs_session", "session_id", "session_seq", unique=True),
     Index("ix_runs_newest", *NEWEST_FIRST),
-    Index(
-        "ix_runs_of_owner",
-        "owner",
-        *NEWEST_FIRST,
-        postgresql_where=text("owner IS NOT NULL"),
-    ),
+    Index("ix_runs_of_owner", "owner", *NEWEST_FIRST, postgresql_where=text("owner IS NOT NULL")),
     # Both hold ended runs only, which are written once.
     Index(
         "ix_runs_ended",
@@ -263,12 +259,7 @@ runs = Table(
         "run_id",
         postgresql_where=sql("status = $PENDING AND ready"),
     ),
-    Index(
-        "ix_runs_one_active",
-        "session_id",
-        unique=True,
-        postgresql_where=sql("status IN $IN_HAND"),
-    ),
+    Index("ix_runs_one_active", "session_id", unique=True, postgresql_where=sql("status IN $IN_HAND")),
     Index("ix_runs_in_hand", "runner_id", postgresql_where=sql("status IN $IN_HAND")),
     Index("ix_runs_poll", "claim_poll_id", postgresql_where=sql("status = $CLAIMED")),
     Index("ix_runs_due", "not_before", postgresql_where=sql("status = $PENDING AND NOT ready")),

@@ -1,6 +1,6 @@
 """Write events of the feed in the transaction of the change that they report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+from models.core.retries import Failure
 from models.core.statuses import RunStatus
 from models.schema.columns import array_rows
 from models.schema.sql import sql
@@ -94,8 +95,8 @@ def run_created(run_id: str, session_id: str, owner: str | None) -> EventRow:
     return _run_event(run_id, session_id, owner, status=RunStatus.PENDING.value, runner_id=None, attempt=0, error=None)
 
 
-def run_updated(run: LockedRun | Run, reason: str | None = None) -> EventRow:
-    """Return the event of a run as it is now; ``reason`` is in the frame only if there is one."""
+def run_updated(run: LockedRun | Run, reason: str | None = None, failure: Failure | None = None) -> EventRow:
+    """Return the event of a run as it is now; ``reason`` and ``failure`` are in the frame only if there is one."""
     return _run_event(
         run.run_id,
         run.session_id,
@@ -104,8 +105,12 @@ def run_updated(run: LockedRun | Run, reason: str | None = None) -> EventRow:
         runner_id=run.runner_id,
         attempt=run.attempt,
         error=run.error,
-        reason=reason,
+        more={"reason": reason, "failure": None if failure is None else _failure_json(failure)},
     )
+
+
+def _failure_json(failure: Failure) -> dict[str, Any]:
+    return {"error": failure.error, "exit_code": failure.exit_code, "error_class": failure.error_class}
 
 
 def _run_event(
@@ -117,9 +122,9 @@ def _run_event(
     runner_id: str | None,
     attempt: int,
     error: str | None,
-    reason: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> EventRow:
-    shown = {
+    shown: dict[str, Any] = {
         "run_id": run_id,
         "session_id": session_id,
         "status": status,
@@ -127,8 +132,7 @@ def _run_event(
         "attempt": attempt,
         "error": error,
     }
-    if reason is not None:
-        shown["reason"] = reason
+    shown |= {name: value for name, value in (more or {}).items() if value is not None}
     return EventRow("run_updated", session_id, encode({"run": shown}), owner, run_id)
 
 

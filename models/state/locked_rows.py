@@ -16,7 +16,7 @@ class LockedRun:
     """Run as it is locked, or as the statement that moved it left it.
 
     ``excluded_registrations`` may not claim it again; ``failed_deliveries`` counts delivered claims in a row that ended
-    before their start, ``missed_heartbeats`` those in a row that did not name it.
+    before their start, ``missed_heartbeats`` those in a row that did not name it. ``retry`` is its policy as JSON text.
     """
 
     run_id: str
@@ -52,6 +52,7 @@ class LockedRun:
     run_deadline_at: datetime | None
     missed_heartbeats: int = field(metadata={"column": "unheld_beats"})
     traceparent: str | None = None
+    retry: str | None = None
 
     @property
     def holder(self) -> tuple[str, int]:

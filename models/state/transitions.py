@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from models.core.facts import ENDED, REQUEUED, STARTED, note
+from models.core.retries import Failure
 from models.core.statuses import TERMINAL, TRANSITIONS, Cause, RunStatus
 from models.schema.sql import sql
 from models.state.child_results import store_child_results
@@ -25,6 +26,8 @@ class Move:
     ``failed_delivery`` counts a delivered claim that ended before its start, and ``unstarts`` takes back an attempt
     that was counted for it; ``remember`` stores what the returning claim reported, so that its repetition is harmless;
     ``stop_seconds`` is how long a stopping run may take; ``cause`` is why it ends or returns to pending.
+    ``delay_seconds``: a return to pending that is not ready before; ``failure``: the reported failure of a run with a
+    retry policy, for the feed.
     """
 
     run: LockedRun
@@ -42,6 +45,8 @@ class Move:
     cause: Cause = field(default=Cause.REPORTED, compare=False)
     # Cause of a move that no report of the runner asked for, for the feed.
     reason: str | None = None
+    delay_seconds: float | None = None
+    failure: Failure | None = None
 
 
 _MOVE = sql(
@@ -51,12 +56,13 @@ _MOVE = sql(
         ready = false,
         error = CASE WHEN m.status = $PENDING THEN NULL ELSE coalesce(m.error, r.error) END,
         attempt = r.attempt + CASE WHEN m.starts THEN 1 WHEN m.unstarts THEN -1 ELSE 0 END,
-        started_at = CASE WHEN m.starts THEN clock_timestamp() WHEN m.status <> $PENDING THEN r.started_at END,
+        started_at = CASE WHEN m.status = $PENDING THEN NULL WHEN m.starts THEN clock_timestamp() ELSE r.started_at END,
         completed_at = CASE WHEN m.status IN $TERMINAL THEN clock_timestamp() END,
         run_deadline_at = CASE m.status
             WHEN $RUNNING THEN now() + make_interval(secs => r.run_timeout_seconds)
             WHEN $STOPPING THEN coalesce(now() + make_interval(secs => m.stop_seconds), r.run_deadline_at) END,
         match_deadline_at = CASE WHEN m.status <> $PENDING THEN r.match_deadline_at END,
+        not_before = coalesce(now() + make_interval(secs => m.delay), r.not_before),
         claim_deadline_at = NULL,
         stop_cause = CASE WHEN m.status <> $PENDING THEN coalesce(m.stop_cause, r.stop_cause) END,
         ended_by_us = m.by_us,
@@ -84,9 +90,10 @@ _MOVE = sql(
     FROM unnest(CAST(:run_ids AS text[]), CAST(:formers AS text[]), CAST(:tokens AS text[]), CAST(:statuses AS text[]),
                 CAST(:errors AS text[]), CAST(:starts AS boolean[]), CAST(:by_us AS boolean[]),
                 CAST(:stop_causes AS text[]), CAST(:stop_seconds AS double precision[]), CAST(:not_for AS bigint[]),
-                CAST(:fruitless AS boolean[]), CAST(:remember AS text[]), CAST(:unstarts AS boolean[]))
+                CAST(:fruitless AS boolean[]), CAST(:remember AS text[]), CAST(:unstarts AS boolean[]),
+                CAST(:delays AS double precision[]))
          AS m(run_id, former, token, status, error, starts, by_us, stop_cause, stop_seconds, not_for, fruitless,
-              remember, unstarts)
+              remember, unstarts, delay)
     WHERE r.run_id = m.run_id AND r.run_id = ANY(CAST(:run_ids AS text[]))
       AND r.status = m.former AND r.claim_token IS NOT DISTINCT FROM m.token
     RETURNING $run
@@ -130,6 +137,7 @@ def move_runs(conn: Connection, moves: Sequence[Move]) -> Moved:
             "fruitless": [move.failed_delivery for move in moves],
             "remember": [move.remember for move in moves],
             "unstarts": [move.unstarts for move in moves],
+            "delays": [move.delay_seconds for move in moves],
         },
     )
     moved = runs_by_id(rows)
@@ -154,11 +162,11 @@ def sessions_updated(updates: Mapping[str, SessionUpdate]) -> list[EventRow]:
 def _record_moves(
     conn: Connection, moves: Sequence[Move], moved: Mapping[str, LockedRun], updates: Mapping[str, SessionUpdate]
 ) -> None:
-    rows = [run_updated(moved[move.run.run_id], move.reason) for move in moves]
+    rows = [run_updated(moved[move.run.run_id], move.reason, move.failure) for move in moves]
     rows += sessions_updated(updates)
     for move in moves:
         run = moved[move.run.run_id]
-        if move.starts:
+        if move.starts and run.started_at is not None:
             rows.append(session_event(run, "run_start", run.started_at))
         if move.to is RunStatus.COMPLETED:
             rows.append(session_event(run, "run_completed", run.completed_at, exit_code=0, reason="completed"))

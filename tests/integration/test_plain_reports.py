@@ -8,8 +8,9 @@ from app.writes.attempts import Attempts
 from app.writes.group_commit import GroupCommit
 from models.core.errors import RunnerNotRegistered, StaleClaim, Unstorable
 from models.core.plain import NOT_PLAIN, NotPlain
-from models.runs.report import Report, Reported, ReportResult, report_runs
+from models.runs.report import Reported, ReportResult, report_runs
 from models.runs.report_plain import report_plain_runs
+from models.runs.reports import Report
 from runtime.settings import Settings
 from tests.support.batches import run as run_scenario
 from tests.support.clocks import fall_silent

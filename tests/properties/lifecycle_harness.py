@@ -15,7 +15,8 @@ from models.runners.heartbeat import Touch, touch_runners
 from models.runners.leave import LeaveRunner, deregister_runners
 from models.runners.register import Registered, register_runners
 from models.runners.registration import Registration
-from models.runs.report import Report, Reported, report_runs
+from models.runs.report import Reported, report_runs
+from models.runs.reports import Report
 from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submission import NewRun, Submitted
 from models.schema.tables import metadata

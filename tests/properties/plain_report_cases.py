@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, text
 
 from models.core.callers import Caller, Role
 from models.core.statuses import IN_HAND, TERMINAL, ExecutionMode, Outcome, RunStatus, RunType
-from models.runs.report import Report
+from models.runs.reports import Report
 from models.schema.tables import child_results, runners, runs, sessions, stop_commands
 
 AWKWARD = (

@@ -9,7 +9,8 @@ from models.core.callers import ADMIN, Caller
 from models.core.errors import CoordinatorError
 from models.core.statuses import Outcome
 from models.runners.heartbeat import Touch, touch_runners
-from models.runs.report import Report, Reported, report_runs
+from models.runs.report import Reported, report_runs
+from models.runs.reports import Report
 from models.runs.stop import Stopped, StopRun, StopSession, stop_runs, stop_sessions
 from models.state.runs import Run
 from testkit.recorded_events import RECORDED_EVENTS

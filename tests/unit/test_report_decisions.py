@@ -6,7 +6,8 @@ import pytest
 
 from models.core.errors import InvalidTransition, StaleClaim
 from models.core.statuses import TERMINAL, TRANSITIONS, Outcome, RunStatus
-from models.runs.report import Report, Reported, closes_stop, decide
+from models.runs.report import Reported, closes_stop, decide
+from models.runs.reports import Report
 from models.state.session_status import ProcessChange
 from models.state.transitions import Move
 from tests.support.rows import RUNNER, TOKEN, run_row

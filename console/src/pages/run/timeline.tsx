@@ -35,14 +35,30 @@ export function Timeline({ run }: { run: Run }) {
         <div key={`${attempt.attempt}-${attempt.steps[0]?.at ?? place}`} className={styles.attempt}>
           {(attempts.length > 1 || attempt.runner_id) && (
             <p className={styles.by}>
-              Attempt {attempt.attempt} {attempt.runner_id && <RunnerLink id={attempt.runner_id} />}
+              Attempt {attempt.attempt}
+              {timeline.data?.retry && ` of ${timeline.data.retry.max_attempts}`}{" "}
+              {attempt.runner_id && <RunnerLink id={attempt.runner_id} />}
+              {attempt.ended_by === "failed" && ` failed${causeOf(attempt.failure)}`}
+              {attempt.ended_by === "returned" && " was given up"}
             </p>
+          )}
+          {attempt.ended_by === "failed" && attempt.error && attempt.error !== run.error && (
+            // biome-ignore lint/a11y/noNoninteractiveTabindex: a long text scrolls by the keyboard, too
+            <pre tabIndex={0} className={styles.error}>
+              {attempt.error}
+            </pre>
           )}
           <Steps steps={attempt.steps} until={(step) => next.get(step as (typeof steps)[number]) ?? null} run={run} />
         </div>
       ))}
     </Section>
   );
+}
+
+/** Return the exit code or class that a retry policy saw. */
+function causeOf(failure: { exit_code: number | null; error_class: string | null } | null): string {
+  const cause = failure?.error_class ?? (failure?.exit_code == null ? null : `exit code ${failure.exit_code}`);
+  return cause === null ? "" : ` (${cause})`;
 }
 
 function Steps({ steps, until, run }: { steps: Step[]; until: (step: Step) => string | null; run: Run }) {
