@@ -84,10 +84,7 @@ def submit(
     from cli import arguments, views
     from coordinator_client.requests import RunRequest
 
-    if session and resume:
-        raise typer.BadParameter("a session is either new (--session) or resumed (--resume)")
-    if anywhere and not resume:
-        raise typer.BadParameter("--anywhere needs a session to resume (--resume)")
+    _check_session(session, resume, anywhere=anywhere)
     request = RunRequest(
         type="resume_session" if resume else "start_session",
         session_id=resume or session or None,
@@ -112,6 +109,13 @@ def submit(
         return 0
 
     call(url, token, work, ca=ca)
+
+
+def _check_session(session: str, resume: str, *, anywhere: bool) -> None:
+    if session and resume:
+        raise typer.BadParameter("a session is either new (--session) or resumed (--resume)")
+    if anywhere and not resume:
+        raise typer.BadParameter("--anywhere needs a session to resume (--resume)")
 
 
 def runs(

@@ -12,6 +12,7 @@ from cli import (
     client,
     drain,
     feed,
+    holds,
     keys,
     migrate,
     registries,
@@ -59,6 +60,9 @@ app.add_typer(registries.commands_of("agents", "agent", "agents"), name="agents"
 app.add_typer(registries.commands_of("capabilities", "capability", "capabilities"), name="capabilities")
 app.add_typer(registries.commands_of("scripts", "script", "scripts"), name="scripts")
 app.add_typer(registries.commands_of("mcp-servers", "MCP server", "MCP servers"), name="mcp-servers")
+app.command("hold")(holds.hold)
+app.command("release")(holds.release)
+app.command("holds")(holds.holds)
 app.command("stop")(client.stop)
 app.command("replay")(bulk.replay)
 app.add_typer(bulk.bulk, name="bulk")

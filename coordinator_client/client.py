@@ -18,6 +18,7 @@ from coordinator_client.bulk_calls import BulkCalls
 from coordinator_client.errors import CallFailed
 from coordinator_client.feed import Feed, FeedItem, OnConnection
 from coordinator_client.following import follow_events
+from coordinator_client.hold_calls import HoldCalls
 from coordinator_client.operator_calls import OperatorCalls
 from coordinator_client.outcomes import CompletedRun, wait_for_completion
 from coordinator_client.registry_calls import RegistryCalls
@@ -43,7 +44,7 @@ LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls):
+class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address

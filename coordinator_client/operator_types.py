@@ -96,6 +96,7 @@ ReasonCode = Literal[
     "delayed",
     "behind_in_session",
     "stop_open",
+    "held",
     "should_be_ready",
     "no_runner",
     "no_match",

@@ -164,6 +164,12 @@ class SyncCoordinatorClient:
     bulks = _synchronous(CoordinatorClient.bulks)
     stop_bulk = _synchronous(CoordinatorClient.stop_bulk)
 
+    hold_run = _synchronous(CoordinatorClient.hold_run)
+    release_run = _synchronous(CoordinatorClient.release_run)
+    holds = _synchronous(CoordinatorClient.holds)
+    set_hold = _synchronous(CoordinatorClient.set_hold)
+    remove_hold = _synchronous(CoordinatorClient.remove_hold)
+
     me = _synchronous(CoordinatorClient.me)
     explain_run = _synchronous(CoordinatorClient.explain_run)
     explain_runner = _synchronous(CoordinatorClient.explain_runner)

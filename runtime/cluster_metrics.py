@@ -13,7 +13,7 @@ def _gauge(name: str, description: str, *labels: str) -> Gauge:
 RUNS_READY = _gauge("runs_ready", "Runs that a runner may take now", "profile")
 OLDEST_READY = _gauge("oldest_ready_age_seconds", "Time for which the oldest of them has been ready", "profile")
 RUNS_UNSERVED = _gauge("runs_unserved", "Ready runs whose demands no live runner satisfies", "profile")
-# reason: delayed (not_before), session (an earlier run or a stop of it is open)
+# reason: delayed (not_before), session (an earlier run or a stop of it is open), held (a hold applies)
 RUNS_WAITING = _gauge("runs_waiting", "Pending runs that are not ready", "reason")
 # state: claimed, running, stopping
 RUNS_IN_HAND = _gauge("runs_in_hand", "Runs that a runner has", "state")

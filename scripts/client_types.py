@@ -17,6 +17,7 @@ from app.schemas import (
     events,
     explanations,
     health,
+    holds,
     overview,
     polls,
     problems,
@@ -34,6 +35,7 @@ OPERATOR_FILE: Final = FILE.with_name("operator_types.py")
 OVERVIEW_FILE: Final = FILE.with_name("overview_types.py")
 BULK_FILE: Final = FILE.with_name("bulk_types.py")
 REGISTRY_FILE: Final = FILE.with_name("registry_types.py")
+HOLD_FILE: Final = FILE.with_name("hold_types.py")
 RETRY_FILE: Final = FILE.with_name("retry_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -69,6 +71,7 @@ OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
     sessions.SessionTree,
 )
 RETRY_MODELS: Final[tuple[type[BaseModel], ...]] = (retries.Retry, retries.RetryPolicy)
+HOLD_MODELS: Final[tuple[type[BaseModel], ...]] = (holds.Hold, holds.HoldList, holds.RunHeld)
 OVERVIEW_MODELS: Final[tuple[type[BaseModel], ...]] = (
     overview.RunCounts,
     overview.Queues,
@@ -133,6 +136,7 @@ def generated() -> dict[Path, str]:
         OVERVIEW_FILE: OVERVIEW_MODELS,
         BULK_FILE: BULK_MODELS,
         REGISTRY_FILE: REGISTRY_MODELS,
+        HOLD_FILE: HOLD_MODELS,
     }
     models = [model for group in (MODELS, *others.values()) for model in group]
     _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)

@@ -94,6 +94,7 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     "runner": "Runner not found",
     "key": "Key not found",
     "bulk": "Bulk not found",
+    "hold": "Hold not found",
 }
 
 
@@ -233,6 +234,9 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.EntryReferenced: _entry_referenced,
     errors.BadEntry: lambda error: Problem(400, error.reason),
     errors.RegistryFull: lambda error: Problem(422, [_registry_full(error)]),
+    errors.TooManyHolds: lambda error: Problem(
+        409, f"At most {error.limit} holds of several runs are allowed: remove one first"
+    ),
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),

@@ -15,6 +15,7 @@ from models.feed.run_timeline import RunTimeline
 from models.feed.timeline import Event
 from models.runners.agents import AgentInfo
 from models.runners.listing import RunnerInfo
+from models.runs.holds import Hold
 from models.runs.results import Result
 from models.runs.search_sql import RunSummary
 from models.runs.stop import Stopped
@@ -116,6 +117,20 @@ def timeline_json(timeline: RunTimeline) -> dict[str, Any]:
         "retry": None if timeline.retry is None else asdict(timeline.retry),
         "attempts": attempts,
         "truncated_before": iso(timeline.truncated_before),
+    }
+
+
+def hold_json(hold: Hold) -> dict[str, Any]:
+    demands = hold.demands
+    return {
+        "name": hold.name,
+        "run_id": hold.run_id,
+        "everything": hold.everything,
+        "agent_name": hold.agent_name,
+        "demands": None if demands is None else stored(demands.as_json()),
+        "note": hold.note,
+        "held_by": hold.held_by,
+        "created_at": iso(hold.created_at),
     }
 
 

@@ -49,6 +49,7 @@ PARENT: Final = Text("parent_session_id", "Only runs of children of this session
 REPLAY_OF: Final = Text("replay_of", "Only replays of this run")
 MIN_ATTEMPT: Final = Whole("min_attempt", "Only runs that were started so often", least=0, most=1000)
 READY: Final = Flag("ready", "Only pending runs that can be claimed now, or with false those that wait")
+HELD: Final = Flag("held", "Only pending runs to which a hold applies, or with false those to which none does")
 ERROR_CONTAINS: Final = Text("error_contains", "Only runs whose error contains this text, in any case of letters")
 CREATED_AFTER: Final = Moment("created_after", "Only runs created at this time or later")
 CREATED_BEFORE: Final = Moment("created_before", "Only runs created before this time")
@@ -72,6 +73,7 @@ SEARCH: Final[tuple[Parameter, ...]] = (
     REPLAY_OF,
     MIN_ATTEMPT,
     READY,
+    HELD,
     ERROR_CONTAINS,
     CREATED_AFTER,
     CREATED_BEFORE,
@@ -123,6 +125,7 @@ def search_of(query: QueryParams, caller: Caller) -> RunSearch:
         replay_of=REPLAY_OF.of(query),
         min_attempt=MIN_ATTEMPT.of(query),
         ready=READY.of(query),
+        held=HELD.of(query),
         error_contains=ERROR_CONTAINS.of(query),
         created_after=CREATED_AFTER.of(query),
         created_before=CREATED_BEFORE.of(query),
@@ -176,11 +179,15 @@ def _contradictions(search: RunSearch) -> list[Fault]:
     only_ended = search.order is Order.ENDED or search.ended_after is not None or search.ended_before is not None
     if only_ended and given and given <= _UNFINISHED_ONLY:
         faults.append(_fault("status", "Should name an ended status with order=ended, ended_after or ended_before"))
-    if search.ready is not None:
+    for name in ("ready", "held"):
+        if getattr(search, name) is None:
+            continue
         if only_ended:
-            faults.append(_fault("ready", "Should be left out with order=ended, ended_after or ended_before"))
+            faults.append(_fault(name, "Should be left out with order=ended, ended_after or ended_before"))
         if (given and RunStatus.PENDING not in given) or RunStatus.PENDING in search.not_statuses:
-            faults.append(_fault("ready", "Should be left out unless pending runs are asked for"))
+            faults.append(_fault(name, "Should be left out unless pending runs are asked for"))
+    if search.ready and search.held:
+        faults.append(_fault("held", "Should be false, or left out, with ready=true: held runs are not ready"))
     return faults
 
 

@@ -20,6 +20,7 @@ from models.runs.submission import NewRun
 from runtime.settings import Settings
 
 _SESSION_ID: Final = re.compile(SESSION_ID)
+_SESSION_ID_TEXT: Final = "Should be 1 to 128 letters, digits or any of _ . : -"
 _NO_DEMANDS: Final = Demands()
 
 
@@ -45,8 +46,7 @@ def new_run(
         # A run started by a runner belongs to the tree that the runner holds, and so to that tree's owner.
         raise Forbidden
     elif asked.session_id is not None and not _SESSION_ID.fullmatch(asked.session_id):
-        message = "Should be 1 to 128 letters, digits or any of _ . : -"
-        raise Invalid([Fault("string_pattern_mismatch", (*at, "session_id"), message)])
+        raise Invalid([Fault("string_pattern_mismatch", (*at, "session_id"), _SESSION_ID_TEXT)])
     parameters = orjson.dumps(asked.parameters)
     if len(parameters) > settings.parameters_bytes:
         raise TooLarge(f"parameters are larger than {settings.parameters_bytes} bytes")

@@ -34,6 +34,8 @@ FEATURES: Final = (
     "replays",
     "bulk",
     "runner_drains",
+    "retries",
+    "holds",
 )
 
 

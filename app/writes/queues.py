@@ -25,6 +25,7 @@ from models.runners.heartbeat import touch_runners
 from models.runners.leave import deregister_runners
 from models.runners.register import register_runners
 from models.runs.delete import delete_sessions
+from models.runs.holds import hold_runs, remove_holds, set_holds, settle_holds
 from models.runs.release import release_runs
 from models.runs.replay import Replay, replay_runs
 from models.runs.report import Reported, ReportResult, report_runs
@@ -120,6 +121,10 @@ class Verbs:
         self.deregister = self._queue(partial(deregister_runners, limits=limits), ends, after=self._wake_polls_of)
         self.write_entries, self.import_entries = self._registry_queues(news)
         self.set_drains = self._queue(partial(set_drains, limits=limits), news, after=self._wake_after_drains)
+        self.set_holds = self._queue(set_holds, news, max_items=1)
+        self.remove_holds = self._queue(remove_holds, news, max_items=1)
+        self.settle_holds = self._queue(settle_holds, work, max_items=1)
+        self.hold_runs = self._queue(hold_runs, work)
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
         )

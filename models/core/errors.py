@@ -176,6 +176,11 @@ class TooManyBulks(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class TooManyHolds(CoordinatorError):
+    limit: int
+
+
+@dataclass(frozen=True)
 class BadCursor(CoordinatorError):
     cursor: str
 

@@ -66,6 +66,15 @@ _CHILD_RESULTS = text("""
     WHERE c.child_run_id = old.child_run_id
 """)
 
+# Delete holds of runs that have ended or are gone; those that are deleted leave theirs behind.
+_HOLDS = sql("""
+    DELETE FROM holds h
+    USING (SELECT w.name FROM holds w LEFT JOIN runs r ON r.run_id = w.run_id
+           WHERE w.run_id IS NOT NULL AND (r.run_id IS NULL OR r.status IN $TERMINAL)
+           ORDER BY w.name LIMIT :most FOR UPDATE OF w SKIP LOCKED) old
+    WHERE h.name = old.name
+""")
+
 _INSTANCES = text("""
     DELETE FROM instances i
     USING (SELECT instance FROM instances WHERE seen_at < now() - interval '1 hour'
@@ -135,7 +144,8 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
     Kinds: idempotency keys past their time, demand profiles unused for a day, runners that left or are forgotten,
     their agents, heartbeats and addresses of instances older than an hour, outages older than 30 days, child results
     delivered a day ago, event counts of runs that ended a day ago, bulks that ended 30 days ago or were not started in
-    time, blueprints without a run, scripts to fetch of runners that have left, events of deleted sessions.
+    time, blueprints without a run, scripts to fetch of runners that have left, holds of runs that have ended, events of
+    deleted sessions.
     """
     removed = [
         conn.execute(_KEYS, {"age": idempotency_seconds, "most": MOST}).rowcount,
@@ -143,6 +153,7 @@ def upkeep(conn: Connection, *, idempotency_seconds: float = 86_400, limits: Lim
         conn.execute(_RUNNERS, {"forget": limits.forget_runner, "most": MOST}).rowcount,
         conn.execute(_AGENTS, {"most": MOST}).rowcount,
         conn.execute(_CHILD_RESULTS, {"most": MOST}).rowcount,
+        conn.execute(_HOLDS, {"most": MOST}).rowcount,
         conn.execute(_INSTANCES, {"most": MOST}).rowcount,
         conn.execute(_TARGETS, {"most": MOST}).rowcount,
         conn.execute(_GAPS, {"most": MOST}).rowcount,

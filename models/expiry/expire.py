@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.expiry.duties import try_duty
+from models.expiry.holds import apply_holds
 from models.expiry.match_deadlines import fail_unmatched
 from models.expiry.outages import read_clocks
 from models.expiry.runners import drop_silent_polls, lose_silent, take_from_lost, take_orphaned, take_unheld
@@ -21,7 +22,7 @@ from models.expiry.runs import (
 from models.expiry.steps import Pass, Step
 
 # Run steps that need no runner to be heard, steps that judge by silence, and steps whose deadlines move by outages.
-ALWAYS: Final[tuple[Step, ...]] = (ready_runs, drop_silent_polls)
+ALWAYS: Final[tuple[Step, ...]] = (apply_holds, ready_runs, drop_silent_polls)
 HEARING: Final[tuple[Step, ...]] = (
     lose_silent,
     take_from_lost,
@@ -35,7 +36,7 @@ HEARING: Final[tuple[Step, ...]] = (
 MOVING: Final[tuple[Step, ...]] = (stop_timed_out, fail_unmatched)
 # Steps that write no event, so no wake-up is needed.
 SILENT: Final = frozenset(
-    {"runners lost", "runners gone", "polls dropped", "run deadlines moved", "superseded stops dropped"}
+    {"runners lost", "runners gone", "polls dropped", "run deadlines moved", "superseded stops dropped", "held"}
 )
 
 

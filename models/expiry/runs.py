@@ -11,6 +11,7 @@ from models.runs.stop import OpenStop, close_stops, open_stops, stop_seconds
 from models.runs.superseded import DROP_SUPERSEDED
 from models.schema.sql import sql
 from models.state.endings import MAX_MISSED_HEARTBEATS, give_up_stop, idle_stopped, release, time_out
+from models.state.holds import IS_HELD_OF_R
 from models.state.locked_rows import LockedRun
 from models.state.locks import LockedRows
 from models.state.session_status import IS_EARLIER, IS_OPEN_STOP, SessionChange
@@ -30,10 +31,12 @@ _DUE = sql(
       AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE $is_open_stop)
       -- an earlier run of the session is unfinished: its end makes the run ready
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE $is_earlier)
+      AND NOT $is_held
     LIMIT :most
     """,
     is_open_stop=IS_OPEN_STOP,
     is_earlier=IS_EARLIER,
+    is_held=IS_HELD_OF_R,
 )
 
 # Catch all runs that should have become ready. Reads every waiting run, hence not every second.
@@ -44,10 +47,12 @@ _MISSED = sql(
       AND (r.not_before IS NULL OR r.not_before <= CAST(:now AS timestamptz))
       AND NOT EXISTS (SELECT 1 FROM stop_commands c WHERE $is_open_stop)
       AND NOT EXISTS (SELECT 1 FROM runs e WHERE $is_earlier)
+      AND NOT $is_held
     LIMIT :most
     """,
     is_open_stop=IS_OPEN_STOP,
     is_earlier=IS_EARLIER,
+    is_held=IS_HELD_OF_R,
 )
 
 

@@ -16,6 +16,7 @@ class ReasonCode(StrEnum):
     DELAYED = "delayed"
     BEHIND_IN_SESSION = "behind_in_session"
     STOP_OPEN = "stop_open"
+    HELD = "held"
     SHOULD_BE_READY = "should_be_ready"
     # Run pending, ready
     NO_RUNNER = "no_runner"
@@ -59,6 +60,7 @@ MEANINGS: Final[Mapping[ReasonCode, str]] = {
     ReasonCode.DELAYED: "its `not_before` has not come, or the backoff of its retry policy lasts",
     ReasonCode.BEHIND_IN_SESSION: "an earlier run of its session is unfinished",
     ReasonCode.STOP_OPEN: "its session is being stopped; it goes on when the stop has ended",
+    ReasonCode.HELD: "a hold applies to it, until someone releases it",
     ReasonCode.SHOULD_BE_READY: "nothing delays it, but no worker has made it ready yet",
     ReasonCode.NO_RUNNER: "no runner is registered",
     ReasonCode.NO_MATCH: "no registered runner offers all that it demands",

@@ -10,6 +10,7 @@ from models.core.errors import NotFound
 from models.core.limits import Limits
 from models.runners.heartbeat import IS_STALE
 from models.schema.sql import sql
+from models.state.holds import applies
 from models.state.process_places import LAST_PLACE_OF_S
 from models.state.runs import RUN_COLUMNS, RUN_COLUMNS_OF_RUNS, Run, as_run
 from models.state.session_status import IS_EARLIER, IS_OPEN_STOP
@@ -26,7 +27,8 @@ class RunFacts:
     ``earlier_*``: the first unfinished run of its session before it; ``stop_*``: the open stop of its session;
     ``holder_*``: the registration that has it in hand, None when that is gone. ``expired_at``: the last pass of expiry.
     ``home_*``: place where the session of a resume lives, or where its last run ran if no process said. ``retry``: its
-    retry policy as JSON text; ``former_outcome``: the report that ended the attempt before.
+    retry policy as JSON text; ``former_outcome``: the report that ended the attempt before. ``hold_*``: a hold that
+    applies to it while it is pending, its own first.
     """
 
     run: Run
@@ -59,6 +61,11 @@ class RunFacts:
     expired_at: datetime | None
     retry: str | None
     former_outcome: str | None
+    hold_name: str | None
+    hold_run_id: str | None
+    hold_note: str | None
+    held_by: str | None
+    held_at: datetime | None
 
 
 _READ: Final = sql(
@@ -74,7 +81,8 @@ _READ: Final = sql(
         holder.last_seen, holder.lost_at, holder.is_stale, holder.told_interval,
         home.hostname AS home_hostname, home.executor_profile AS home_profile,
         (SELECT last_run FROM duties WHERE duty = 'expiry clock') AS expired_at,
-        CAST(runs.retry AS text) AS retry, runs.last_ended_outcome
+        CAST(runs.retry AS text) AS retry, runs.last_ended_outcome,
+        hold.name, hold.run_id AS hold_run_id, hold.note, hold.held_by, hold.created_at AS held_at
     FROM runs
     LEFT JOIN demand_profiles p ON p.profile_id = runs.profile_id
     -- the name by which the conditions know the run
@@ -98,12 +106,18 @@ _READ: Final = sql(
         LEFT JOIN LATERAL ($last_place) last ON s.hostname IS NULL AND s.executor_profile IS NULL
         WHERE s.session_id = r.session_id AND r.status = $PENDING AND runs.session_seq > 1
     ) home ON true
+    LEFT JOIN LATERAL (
+        SELECT h.name, h.run_id, h.note, h.held_by, h.created_at FROM holds h
+        WHERE runs.status = $PENDING AND (h.run_id = runs.run_id OR $applies)
+        ORDER BY h.run_id, h.created_at, h.name LIMIT 1
+    ) hold ON true
     WHERE runs.run_id = :run_id
     """,
     run=RUN_COLUMNS_OF_RUNS,
     is_earlier=IS_EARLIER,
     is_open_stop=IS_OPEN_STOP,
     is_stale=IS_STALE,
+    applies=f"({applies('runs')})",
     ready_at=READY_AT,
     last_place=LAST_PLACE_OF_S,
 )

@@ -89,7 +89,23 @@ def _stop_open(facts: RunFacts) -> Reason | None:
     )
 
 
-NOT_READY: Final[Sequence[Callable[[RunFacts], Reason | None]]] = (_delayed, _behind_in_session, _stop_open)
+def _held(facts: RunFacts) -> Reason | None:
+    if facts.hold_name is None:
+        return None
+    itself = facts.hold_run_id is not None
+    hold = "It is held" if itself else f"The hold {facts.hold_name} applies to it"
+    since = "" if facts.held_at is None else f", since {ago(facts.now, facts.held_at)}"
+    note = f": {first_line(facts.hold_note)}" if facts.hold_note else ""
+    return Reason(
+        ReasonCode.HELD,
+        f"{hold}, by {facts.held_by or 'an administrator'}{since}{note}",
+        since=facts.held_at,
+        detail={"hold": facts.hold_name, "by": facts.held_by, "note": facts.hold_note},
+        fix=f"release it: coordinator release {facts.run.run_id if itself else f'--hold {facts.hold_name}'}",
+    )
+
+
+NOT_READY: Final[Sequence[Callable[[RunFacts], Reason | None]]] = (_held, _delayed, _behind_in_session, _stop_open)
 
 
 def not_ready(facts: RunFacts) -> list[Reason]:

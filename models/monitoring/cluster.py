@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.runners.listing import IS_KNOWN, IS_ONLINE, TOLD
 from models.schema.sql import sql
-from models.state.unfinished import IN_HAND_OF_N, CountedBy, count_in_hand, count_pending
+from models.state.unfinished import IN_HAND_OF_N, CountedBy, count_held, count_in_hand, count_pending
 
 MOST_PROFILES: Final = 50
 WATCHED_TABLES: Final = ("runs", "sessions", "events", "unnumbered_batches", "waiting_polls", "child_results")
@@ -125,14 +125,15 @@ class Cluster:
 
 def read_cluster(conn: Connection, duties: Collection[str], *, limits: Limits = DEFAULT_LIMITS) -> Cluster:
     """Return the snapshot with the MOST_PROFILES longest queues and largest groups of runners, the rest as `other`."""
-    pending = count_pending(conn, CountedBy.PROFILE)
+    pending, held = count_pending(conn, CountedBy.PROFILE), count_held(conn)
     values = {"forget": limits.forget_runner, "stale_after": limits.stale_after}
     runners, feed = conn.execute(RUNNERS, values).all(), conn.execute(FEED).one()
     return Cluster(
         queues=_queues(conn, pending, feed.now),
         waiting={
             "delayed": sum(row.delayed for row in pending),
-            "session": sum(row.waiting for row in pending),
+            "held": held,
+            "session": max(0, sum(row.waiting for row in pending) - held),
         },
         in_hand={row.status: row.number for row in count_in_hand(conn, CountedBy.NOTHING)},
         runners=_groups(runners),

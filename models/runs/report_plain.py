@@ -2,7 +2,7 @@
 
 Plain is a report with the current token about a claimed or running run that moves, and whose session is neither
 stopped nor given a parent, a former process or a result of a child by it. A failure of a run with a retry policy is
-not plain.
+not plain, nor is an end after which a run of the session may be held.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from models.state.event_sql import (
     session_event_frame,
     session_frame,
 )
+from models.state.holds import ANY_HOLD
 from models.state.plain_locks import locked_versions, read_item_sessions
 from models.state.sessions import SESSION_COLUMNS_OF_S
 
@@ -88,6 +89,8 @@ _REPORT = sql(
           AND (next.session_seq IS NULL OR next.session_seq > i.session_seq)
           AND (result.waits IS NULL OR i.status = $RUNNING)
           AND (i.status <> $FAILED OR i.fails_at_once)
+          -- the next run may be held
+          AND (i.status = $RUNNING OR next.run_id IS NULL OR $any_hold IS NULL)
           -- the parent is called back
           AND (i.status = $RUNNING OR i.execution_mode <> '$callback' OR i.parent_session_id IS NULL
                OR i.parent_session_id = i.session_id)
@@ -159,6 +162,7 @@ _REPORT = sql(
     FROM moved
 """,
     is_reporter=IS_REPORTER,
+    any_hold=ANY_HOLD,
     resume=RunType.RESUME.value,
     callback=ExecutionMode.ASYNC_CALLBACK.value,
     run_updated=run_updated_frame(**_MOVED),

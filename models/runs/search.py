@@ -61,7 +61,7 @@ BEHIND_ALL_IDS: Final = "runs"
 class RunSearch(RunFilter):
     """Filters of runs, which all apply; periods include their begin and not their end.
 
-    ``ready`` is about pending runs; ``id_start`` is a run or session id, or the begin of a generated one.
+    ``ready`` and ``held`` are about pending runs; ``id_start`` is a run or session id, or the begin of a generated one.
     """
 
     not_statuses: tuple[str, ...] = ()
@@ -73,6 +73,7 @@ class RunSearch(RunFilter):
     replay_of: str | None = None
     min_attempt: int | None = None
     ready: bool | None = None
+    held: bool | None = None
     error_contains: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -181,7 +182,7 @@ class _Search:
 
         Where the walk over pending runs stopped, older ones in hand are left to the next page.
         """
-        if self._wanted.get("ready") is False:
+        if self._wanted.get("ready") is False or self._wanted.get("held"):
             return self._newest(PENDING) or self._at_once(WAITING, self._bound.rare) or self._walk(PENDING)
         if RunStatus.PENDING not in statuses:
             return self._at_once(IN_HAND, self._bound.unfinished)
@@ -285,9 +286,7 @@ class _Search:
     def _step(self, walk: Walk, rows: int, after: PageKey | None) -> _Step:
         values = dict(self._wanted)
         at_once = rows if walk.at_once else None
-        statement = walk_statement(
-            walk, frozenset(values), self._caller.role, is_next=after is not None, at_once=at_once
-        )
+        statement = walk_statement(walk, frozenset(values), self._caller.role, is_next=bool(after), at_once=at_once)
         if after is not None:
             values["after_moment"], values["after_row"] = after
         if self._caller.subject is not None:
@@ -371,7 +370,7 @@ class _IdSearch(_Search):
 def _statuses(which: RunSearch) -> frozenset[str] | None:
     """Return the statuses that runs may have, None for all."""
     given = known_statuses(which.statuses, RunStatus)
-    if which.ready is not None:
+    if which.ready is not None or which.held is not None:
         given = [RunStatus.PENDING.value] if given is None or RunStatus.PENDING in given else []
     if given is None and not which.not_statuses:
         return None

@@ -33,6 +33,7 @@ from models.runs.prompts import BEGIN_OF_PARAMETERS, prompt_of
 from models.schema.columns import any_of
 from models.schema.sql import literals, sql
 from models.schema.tables import feed_head, runs
+from models.state.holds import is_held
 from models.state.runs import RUN_COLUMNS, TIMEOUT_AT, as_run
 from models.state.visibility import in_scope
 
@@ -99,6 +100,7 @@ CONDITIONS: Final[Mapping[str, ColumnElement[bool]]] = {
     "replay_of": runs.c.replay_of == bindparam("replay_of", type_=Text),
     "min_attempt": runs.c.attempt >= bindparam("min_attempt", type_=Integer),
     "ready": and_(sql("runs.status = $PENDING"), runs.c.ready == bindparam("ready", type_=Boolean)),
+    "held": and_(sql("runs.status = $PENDING"), sql("($is_held) = :held", is_held=is_held("runs"))),
     "error_contains": func.strpos(func.lower(runs.c.error), func.lower(bindparam("error_contains", type_=Text))) > 0,
     "created_after": runs.c.created_at >= _moment("created_after"),
     "created_before": runs.c.created_at < _moment("created_before"),

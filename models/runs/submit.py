@@ -31,6 +31,7 @@ from models.schema.sql import sql
 from models.schema.tables import runs, sessions
 from models.state.agents import read_agents
 from models.state.events_outbox import record_events, run_created, session_updated
+from models.state.holds import is_held
 from models.state.locked_rows import LockedSession
 from models.state.locks import lock_sessions, read_sessions_unlocked
 from models.state.process_places import with_process_places
@@ -86,22 +87,25 @@ _GIVEN = (
     "traceparent",
     "retry",
 )
-# Make a start ready unless it is delayed; readiness of a resume is left to update_session_status.
+# Make a start ready unless it is delayed or held; readiness of a resume is left to update_session_status.
 _INSERT_RUNS = sql(
     """
     INSERT INTO runs ($columns, not_before, ready, match_deadline_at)
-    SELECT $values, due.at, n.starts AND (due.at IS NULL OR due.at <= now()),
-        CASE WHEN n.starts AND (due.at IS NULL OR due.at <= now())
-             THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
+    SELECT $values, due.at, free.ready,
+        CASE WHEN free.ready THEN now() + make_interval(secs => n.no_match_timeout_seconds) END
     FROM unnest($arrays, CAST(:not_before AS timestamptz[]), CAST(:delay AS double precision[]),
                 CAST(:starts AS boolean[]))
         AS n($columns, not_before, delay, starts)
     CROSS JOIN LATERAL (SELECT coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS at) due
+    CROSS JOIN LATERAL (
+        SELECT n.starts AND (due.at IS NULL OR due.at <= now()) AND NOT $is_held AS ready OFFSET 0
+    ) free
     ORDER BY n.run_id
     ON CONFLICT (run_id) DO NOTHING
     RETURNING run_id
     """,
     **array_rows("n", runs, _GIVEN),
+    is_held=is_held("n"),
 )
 
 # Write what a start inherits from its parent, and what a resume changes.

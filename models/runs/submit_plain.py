@@ -19,6 +19,7 @@ from models.schema.driver import fetch_all
 from models.schema.sql import sql
 from models.schema.tables import idempotency_keys, runs, sessions
 from models.state.event_sql import RECORDED, run_updated_frame, session_frame
+from models.state.holds import ANY_SELECTOR
 
 _NULL = "CAST(NULL AS text)"
 _PENDING = f"'{RunStatus.PENDING}'"
@@ -63,8 +64,9 @@ def _given() -> dict[str, str]:
 # insert reads all rows of the one before by a hash of them, whatever number of items the planner expects, and waits
 # for the transaction that inserts the same row. A key that is stored leaves its item out before anything of it is
 # written. A profile used within the hour is safe from upkeep, as in ``models.claims.matching``; an item whose agent a
-# runner or the registry provides gets none, so that it is left to the verb. The arrays come by way of a CTE, so that
-# the planner cannot see their lengths: it then keeps one plan instead of making one for each call.
+# runner or the registry provides gets none, so that it is left to the verb, and so does each while holds of several
+# runs exist. The arrays come by way of a CTE, so that the planner cannot see their lengths: it then keeps one plan
+# instead of making one for each call.
 _SUBMIT = sql(
     """
     WITH given AS MATERIALIZED (
@@ -72,10 +74,11 @@ _SUBMIT = sql(
     ), item AS MATERIALIZED (
         SELECT n.*, coalesce(n.not_before, now() + make_interval(secs => n.delay)) AS due_at,
             given.demands[n.demands_place] AS demands,
-            CASE WHEN n.agent_name IS NULL
-                      OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
-                         AND (SELECT e.name FROM registry_entries e WHERE e.kind = 'agents' AND e.name = n.agent_name)
-                             IS NULL
+            CASE WHEN $any_selector IS NULL
+                      AND (n.agent_name IS NULL
+                           OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
+                              AND (SELECT e.name FROM registry_entries e WHERE e.kind = 'agents' AND e.name = n.agent_name)
+                                  IS NULL)
                  THEN (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
                                      WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
                              FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)
@@ -140,6 +143,7 @@ _SUBMIT = sql(
         run_id="i.run_id", session_id="i.session_id", status=_PENDING, runner_id=_NULL, attempt="0", error=_NULL
     ),
     recorded=RECORDED,
+    any_selector=ANY_SELECTOR,
 )
 
 

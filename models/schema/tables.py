@@ -38,6 +38,7 @@ from models.schema.feed_tables import (
     trace_head,
     unnumbered_batches,
 )
+from models.schema.hold_tables import holds
 from models.schema.overview_tables import run_stats, run_stats_head, run_totals, run_totals_head
 from models.schema.process_tables import duties, gaps, instances, metrics_targets, waiting_polls
 from models.schema.registry_tables import registry_entries
@@ -57,6 +58,7 @@ __all__ = [
     "events",
     "feed_head",
     "gaps",
+    "holds",
     "idempotency_keys",
     "instances",
     "kept_results",

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from models.schema.sql import sql
+from models.state.holds import IS_HELD_OF_R
 from models.state.sessions import SESSION_COLUMNS_OF_S, Session, as_session
 
 
@@ -52,8 +53,8 @@ class SessionUpdate:
     continues: bool
 
 
-# What keeps a pending run ``r`` from being ready, beside its delay: a stop ``c`` of its session that is open, and an
-# earlier run ``e`` of its session that is not finished.
+# What keeps a pending run ``r`` from being ready, beside its delay and holds: a stop ``c`` of its session that is open,
+# and an earlier run ``e`` of its session that is not finished.
 IS_OPEN_STOP: Final = "c.session_id = r.session_id AND NOT c.superseded"
 IS_EARLIER: Final = sql(
     "e.session_id = r.session_id AND e.session_seq < r.session_seq AND e.status IN $UNFINISHED"
@@ -99,7 +100,7 @@ _UPDATE_STATUS = sql(
         FROM seen
         WHERE r.run_id = seen.next_run AND r.run_id = ANY(ARRAY(SELECT next_run FROM seen))
           AND r.status = $PENDING AND NOT r.ready
-          AND seen.due AND NOT seen.stop_open
+          AND seen.due AND NOT seen.stop_open AND NOT $is_held
     ), computed AS (
         SELECT seen.*, CASE
             WHEN active = $RUNNING THEN $RUNNING
@@ -125,6 +126,7 @@ _UPDATE_STATUS = sql(
         ELSE false END AS owed
 """,
     session=SESSION_COLUMNS_OF_S,
+    is_held=IS_HELD_OF_R,
 )
 
 

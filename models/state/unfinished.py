@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, TextClause
 
 from models.schema.sql import sql
+from models.state.holds import ANY_HOLD, IS_HELD_OF_R
 
 # The moment at which a run became ready.
 READY_AT: Final = "r.match_deadline_at - make_interval(secs => r.no_match_timeout_seconds)"
@@ -41,6 +42,17 @@ _IN_HAND: Final = """
     SELECT $by AS profile_id, r.status, count(*) AS number
     FROM runs r WHERE r.status IN $IN_HAND $which GROUP BY 1, 2
 """
+# Pending runs whose time has come and to which a hold applies; nothing is read while there is no hold.
+_HELD: Final = sql(
+    """
+    SELECT CASE WHEN $any_hold THEN (
+        SELECT count(*) FROM runs r
+        WHERE r.status = $PENDING AND NOT r.ready AND NOT coalesce(r.not_before > now(), false) AND $is_held)
+    ELSE 0 END
+    """,
+    any_hold=ANY_HOLD,
+    is_held=IS_HELD_OF_R,
+)
 # Leave out what is not asked for: the plan of a prepared statement must suit every value.
 _OWNER: Final = "AND r.owner = :owner"
 _AGENT: Final = "AND r.agent_name = :agent"
@@ -51,6 +63,11 @@ def count_pending(
 ) -> Sequence[Row[Any]]:
     """Return rows with ``profile_id``, ``ready``, ``delayed``, ``waiting`` and ``oldest_ready_at`` of pending runs."""
     return _counted(conn, _PENDING, by, owner, agent)
+
+
+def count_held(conn: Connection) -> int:
+    """Return the number of held runs that are counted as ``waiting``."""
+    return int(conn.execute(_HELD).scalar_one())
 
 
 def count_in_hand(

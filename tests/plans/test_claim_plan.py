@@ -299,6 +299,7 @@ def test_moving_a_run_touches_that_run_only(conn: Connection, way: str) -> None:
         "not_for": [None],
         "fruitless": [False],
         "unstarts": [False],
+        "delays": [None],
         "remember": [None],
     }
     plan = explain(conn, transitions._MOVE, values, way=way)

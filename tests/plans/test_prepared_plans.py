@@ -78,6 +78,7 @@ CASES: Mapping[str, tuple[ClauseElement, dict[str, Any]]] = {
             "fruitless": NO,
             "unstarts": NO,
             "remember": NONE,
+            "delays": NONE,
         },
     ),
     "settling": (

@@ -9,6 +9,7 @@ import { RunList } from "../runs/runs-page";
 import { Charts } from "./charts";
 import { Counts } from "./counts";
 import { Health } from "./health";
+import { Holds } from "./holds";
 import styles from "./overview.module.css";
 import { Queues } from "./queues";
 
@@ -29,6 +30,7 @@ export function OverviewPage() {
         <>
           <Counts />
           <Queues />
+          <Holds me={me} />
           <Charts />
         </>
       )}

@@ -20,6 +20,7 @@ import {
   titleClass,
 } from "../../design/parts";
 import { Value } from "../../design/value";
+import { HoldButton } from "./hold";
 import { Log } from "./log";
 import { Replay } from "./replay";
 import styles from "./run.module.css";
@@ -68,6 +69,7 @@ function Shown({ run }: { run: Run }) {
         <Copy text={run.run_id} label="Copy the id" />
         <Status of={run.status} />
         <Stop run={run} />
+        <HoldButton run={run} />
         <Again run={run} />
         <Link to="/runs/$runId/diff" params={{ runId: run.run_id }} search={comparedWith(run)} className={buttonClass}>
           Compare
