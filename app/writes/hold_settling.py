@@ -7,7 +7,7 @@ from app.writes.group_commit import GroupCommit
 from models.runs.holds import MOST_SETTLED, Settled, transactions_of_holds
 
 # Settle so many chunks within a request; workers settle what is left, every 10 s.
-MOST_CHUNKS: Final = 100
+MOST_CHUNKS: Final = 200
 
 
 async def settle(looks: Attempts, chunks: GroupCommit[int, Settled]) -> None:

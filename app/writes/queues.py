@@ -96,11 +96,8 @@ class Verbs:
         self.report_bulk = self._report_queue(report, plain_report, linger=None)
         self.release_runs = self._queue(partial(release_runs, limits=limits), ends)
         self.release_runs.refused = count_refusal
-        append: Verb[NewEvent, StoredEvent | LeftOut] = partial(append_events, run_events_max=settings.run_events_max)
-        self.append: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(append, news, single_statement=True)
-        self.append_bulk: GroupCommit[NewEvent, StoredEvent | LeftOut] = self._queue(
-            append, news, linger=None, single_statement=True
-        )
+        self.append = self._append_queue()
+        self.append_bulk = self._append_queue(linger=None)
         self.stop_sessions = self._queue(
             partial(stop_sessions, limits=limits),
             news,
@@ -268,6 +265,14 @@ class Verbs:
             environment=blueprint_variables(self._settings),
         )
         return self._queue(verb, (Actor.DISPATCH, Actor.BROADCAST), max_items=MOST_REPLAYS)
+
+    def _append_queue(
+        self, *, linger: Callable[[], float] | None = no_linger
+    ) -> GroupCommit[NewEvent, StoredEvent | LeftOut]:
+        append: Verb[NewEvent, StoredEvent | LeftOut] = partial(
+            append_events, run_events_max=self._settings.run_events_max
+        )
+        return self._queue(append, (Actor.BROADCAST,), linger=linger, single_statement=True)
 
     def _report_queue(
         self,

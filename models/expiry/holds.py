@@ -1,6 +1,6 @@
 from models.expiry.duties import duty_due
 from models.expiry.steps import Pass, StepResult
-from models.runs.holds import any_held, take_back
+from models.runs.holds import any_held, try_take_back
 
 HELD_SECONDS = 10
 
@@ -13,5 +13,5 @@ def apply_holds(current: Pass) -> StepResult:
     """
     if not any_held(current.conn) or not duty_due(current.conn, "missed holds", HELD_SECONDS):
         return StepResult({})
-    held = take_back(current.conn, current.most)
+    held = try_take_back(current.conn, current.most)
     return StepResult({"held": held}, held >= current.most)

@@ -141,18 +141,17 @@ _RELEASE_RUNS = text("DELETE FROM holds WHERE run_id = ANY(CAST(:run_ids AS text
 _ANY = sql("SELECT $any_hold", any_hold=ANY_HOLD)
 
 # Lock runs in the order of all transactions; one that is being claimed is looked at again once it is free.
-_TAKE_BACK = sql(
-    """
+_TAKE_BACK_TEMPLATE: Final = """
     WITH found AS MATERIALIZED (
         SELECT r.run_id FROM runs r WHERE r.status = $PENDING AND r.ready AND $is_held
-        ORDER BY r.run_id LIMIT :most FOR NO KEY UPDATE OF r
+        ORDER BY r.run_id LIMIT :most FOR NO KEY UPDATE OF r $skip_locked
     )
     UPDATE runs r SET ready = false, match_deadline_at = NULL
     WHERE r.run_id = ANY(ARRAY(SELECT run_id FROM found)) AND r.status = $PENDING AND r.ready
     RETURNING r.run_id
-    """,
-    is_held=IS_HELD_OF_R,
-)
+"""
+_TAKE_BACK = sql(_TAKE_BACK_TEMPLATE, is_held=IS_HELD_OF_R, skip_locked="")
+_TRY_TAKE_BACK = sql(_TAKE_BACK_TEMPLATE, is_held=IS_HELD_OF_R, skip_locked="SKIP LOCKED")
 _FREE = sql(
     """
     SELECT r.session_id FROM runs r
@@ -236,17 +235,21 @@ def remove_holds(conn: Connection, items: Sequence[RemoveHold]) -> list[HoldResu
 
 
 def settle_holds(conn: Connection, items: Sequence[int] = (MOST_SETTLED,)) -> list[Settled]:
-    """Have up to so many runs agree with the holds, each item a number: first held ones, then those that are free.
+    """Have up to so many runs agree with the holds, each item a number: held ones, or if there is none those that are
+    free, in the order in which they are claimed.
 
-    Runs are made ready in the order in which they are claimed. Idempotent; safe at any time and beside itself.
+    Never both in one transaction, which would lock runs out of order. Idempotent; safe at any time and beside itself.
     """
-    results = []
+    results: list[Settled] = []
     for most in items:
-        taken = take_back(conn, most)
+        taken = len(conn.execute(_TAKE_BACK, {"most": most}).all())
+        if taken:
+            results.append(Settled(taken, 0, more=True))
+            continue
         free = list(dict.fromkeys(conn.execute(_FREE, {"most": most}).scalars()))
         locked = lock_runs(conn, session_ids=free) if free else LockedRows()
         update_status_and_record(conn, [SessionChange(name) for name in free if name in locked.sessions])
-        results.append(Settled(taken, len(free), more=max(taken, len(free)) >= most))
+        results.append(Settled(0, len(free), more=len(free) >= most))
     return results
 
 
@@ -254,9 +257,9 @@ def any_held(conn: Connection) -> bool:
     return conn.execute(_ANY).scalar_one() is not None
 
 
-def take_back(conn: Connection, most: int) -> int:
-    """Make up to so many ready runs unready to which holds apply; return their number."""
-    return len(conn.execute(_TAKE_BACK, {"most": most}).all())
+def try_take_back(conn: Connection, most: int) -> int:
+    """Make up to so many ready runs unready to which holds apply, but for locked ones; return their number."""
+    return len(conn.execute(_TRY_TAKE_BACK, {"most": most}).all())
 
 
 def hold_runs(conn: Connection, items: Sequence[HoldRun]) -> list[RunHoldResult]:

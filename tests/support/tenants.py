@@ -163,6 +163,8 @@ CALLS: Calls = {
     "GET /runs/{run_id}/result": lambda who, names: [who.get(f"/runs/{names.run}/result")],
     "GET /runs/{run_id}/why": lambda who, names: [who.get(f"/runs/{names.run}/why")],
     "POST /runs/{run_id}/stop": lambda who, names: [who.post(f"/runs/{names.run}/stop")],
+    "POST /runs/{run_id}/hold": lambda who, names: [who.post(f"/runs/{names.run}/hold", {})],
+    "POST /runs/{run_id}/release": lambda who, names: [who.post(f"/runs/{names.run}/release")],
     "POST /runs/{run_id}/replay": lambda who, names: [
         who.post(f"/runs/{names.run}/replay", {}),
         who.post(f"/runs/{names.run}/replay", {"changes": {"parent_session_id": names.session}}),
@@ -232,6 +234,9 @@ OTHERS = {
     "GET /bulk",
     "GET /bulk/{bulk_id}",
     "POST /bulk/{bulk_id}/stop",
+    "GET /holds",
+    "PUT /holds/{name}",
+    "DELETE /holds/{name}",
     "POST /runners/{runner_id}/drain",
     "DELETE /runners/{runner_id}/drain",
     "GET /me",
