@@ -71,7 +71,7 @@ def test_broken_statement_is_noticed(
 
 
 def test_expiry_that_ignores_holds_wastes_its_pass_only(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it finds is decided again where the run is made ready."""
+    """Decide again, where the run is made ready, on what it finds."""
     break_statement(monkeypatch, expiry, "_DUE", {HELD_R: "true"})
     cases.test_every_way_to_readiness_respects_holds(db, cases._delayed)
 

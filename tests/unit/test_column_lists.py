@@ -41,6 +41,7 @@ LEFT_OUT = [
             "run_deadline_at",
             "gaps_counted_at",
             "unmatched_since",
+            "retry",
         },
     ),
     (
