@@ -77,7 +77,7 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
             run["session_id"],
             age(run["created_at"]),
             run["runner_id"] or "",
-            f"{run['attempt']}/{run['max_attempts']}",
+            _attempts(run, "/"),
             _short(run["error"] or _prompt(run)),
         )
         for run in page["runs"]
@@ -88,6 +88,12 @@ def show_runs(page: RunPage, *, as_json: bool) -> None:
         say("no runs")
     if cursor := page.get("next_cursor"):
         show(Text(f"more: --cursor {cursor}", style="dim"))
+
+
+def _attempts(run: Run, between: str) -> str:
+    """Return the number of starts, and how many are allowed, unless a retry policy has allowed more."""
+    attempt, most = run["attempt"], run["max_attempts"]
+    return str(attempt) if attempt > most else f"{attempt}{between}{most}"
 
 
 def show_runners(runners: Sequence[Runner], *, as_json: bool) -> None:
@@ -159,7 +165,7 @@ def _details(run: Run) -> list[tuple[str, str | Text]]:
         "demands": _demands(run),
         "labels": " ".join(f"{key}={value}" for key, value in run["labels"].items()),
         "runner": run["runner_id"],
-        "attempt": f"{run['attempt']} of {run['max_attempts']}",
+        "attempt": _attempts(run, " of "),
         "submitted": f"{age(run['created_at'])} ago",
         "not before": run["not_before"],
         "took": took,

@@ -149,7 +149,8 @@ def ended(facts: RunFacts) -> list[Reason]:
     cause = f": {first_line(run.error)}" if run.error else ""
     fix = None
     if run.status == RunStatus.FAILED:
-        fix = "a reported failure is final: submit it again" if by == "runner" else "submit it again"
+        final = "a reported failure is final" if facts.retry is None else "its retry policy does not try it again"
+        fix = f"{final}: submit it again" if by == "runner" else "submit it again"
     return [
         Reason(
             ReasonCode.ENDED_BY,
@@ -160,7 +161,7 @@ def ended(facts: RunFacts) -> list[Reason]:
                 "cause": facts.stop_cause,
                 "error": run.error,
                 "attempt": run.attempt,
-                "max_attempts": run.max_attempts,
+                "max_attempts": facts.most_attempts,
             },
             fix=fix,
         )

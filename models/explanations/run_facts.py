@@ -8,6 +8,7 @@ from models.claims.matching import Demands
 from models.core.callers import Caller
 from models.core.errors import NotFound
 from models.core.limits import Limits
+from models.core.retries import read_policy
 from models.runners.heartbeat import IS_STALE
 from models.schema.sql import sql
 from models.state.holds import applies
@@ -66,6 +67,12 @@ class RunFacts:
     hold_note: str | None
     held_by: str | None
     held_at: datetime | None
+
+    @property
+    def most_attempts(self) -> int:
+        """Starts allowed, whether runners are lost or report failures."""
+        by_policy = 0 if self.retry is None else read_policy(self.retry).max_attempts
+        return max(self.run.max_attempts, by_policy)
 
 
 _READ: Final = sql(

@@ -336,11 +336,12 @@ def retried(facts: RunFacts) -> list[Reason]:
     run = facts.run
     if not run.attempt:
         return []
+    most = facts.most_attempts
     return [
         Reason(
             ReasonCode.RETRIED,
-            f"It was started {counted(run.attempt, 'time')} before, of {run.max_attempts} allowed",
+            f"It was started {counted(run.attempt, 'time')} before, of {most} allowed",
             blocking=False,
-            detail={"attempt": run.attempt, "max_attempts": run.max_attempts},
+            detail={"attempt": run.attempt, "max_attempts": most},
         )
     ]

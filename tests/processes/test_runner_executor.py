@@ -68,7 +68,7 @@ async def test_failure_is_reported_with_exit_code_and_end_of_stderr() -> None:
         "import sys\nfor n in range(100): print('line', n, file=sys.stderr)\nsys.exit(3)",
     )
     (report,) = recorder.reports
-    assert report["outcome"] == "failed"
+    assert (report["outcome"], report["exit_code"]) == ("failed", 3)
     assert report["error"].splitlines() == ["exit code 3", *(f"line {n}" for n in range(80, 100))]
 
 

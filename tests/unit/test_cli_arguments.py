@@ -33,6 +33,21 @@ def test_demands_hold_given_properties_only() -> None:
     }
 
 
+def test_retry_is_attempts_and_pairs() -> None:
+    """Take numbers in lists for exit codes; refuse other words before anything is sent."""
+    assert arguments.retry("") is None
+    assert arguments.retry("5") == {"max_attempts": 5}
+    assert arguments.retry("max_attempts=3, initial=2,max=60,on=75|TimeoutError|-9,not_on=2") == {
+        "max_attempts": 3,
+        "backoff": {"initial": 2.0, "max": 60.0},
+        "on": [75, "TimeoutError", -9],
+        "not_on": [2],
+    }
+    for given in ("many", "5,soon", "5,initial=soon", "5,on", "-1"):
+        with pytest.raises(typer.BadParameter):
+            arguments.retry(given)
+
+
 def test_control_codes_of_a_run_are_shown_as_replacement_characters() -> None:
     """Show escape sequences, BEL and lone surrogates as U+FFFD."""
     assert printable("a\x1b[2Jb\x07\r\n\tc\ud800ü") == "a\ufffd[2Jb\ufffd\ufffd\n\tc\ufffdü"

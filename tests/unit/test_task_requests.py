@@ -125,8 +125,9 @@ def test_error_of_function_is_told_with_its_own_frames() -> None:
     def fail(parameters: dict[str, Any], run: TaskRun) -> None:
         raise ValueError("too wide")
 
-    with pytest.raises(TaskFailed, match=r"^ValueError: too wide$"):
+    with pytest.raises(TaskFailed, match=r"^ValueError: too wide$") as failed:
         call(fail, {}, context)
+    assert (failed.value.error_class, failed.value.exit_code) == ("ValueError", None)
     ((kind, content),) = told
     assert (kind, content["role"]) == ("message", "system")
     shown = content["content"][0]["text"]
@@ -137,8 +138,9 @@ def test_error_of_function_is_told_with_its_own_frames() -> None:
 
 def test_exit_of_function_fails_its_run_alone() -> None:
     context, _ = noted()
-    with pytest.raises(TaskFailed, match="SystemExit: 3"):
+    with pytest.raises(TaskFailed, match="SystemExit: 3") as failed:
         call(lambda *_: sys.exit(3), {}, context)
+    assert (failed.value.error_class, failed.value.exit_code) == ("SystemExit", 3)
 
 
 def test_error_after_a_cancellation_is_the_cancellation() -> None:

@@ -5,7 +5,7 @@ import { Table } from "../../design/table";
 import { Time } from "../../design/time";
 import { formatDuration, secondsBetween } from "../../format/times";
 import styles from "./diff.module.css";
-import { RunnerLink, SessionLink } from "./run-facts";
+import { attemptsOf, RunnerLink, SessionLink } from "./run-facts";
 
 type Runs = readonly [Run, Run];
 
@@ -22,7 +22,7 @@ const PROPERTIES: readonly [string, (run: Run) => string | number | null, ((run:
   ["Type", (run) => run.type],
   ["Session", (run) => run.session_id, (run) => <SessionLink id={run.session_id} />],
   ["Runner", (run) => run.runner_id, (run) => run.runner_id && <RunnerLink id={run.runner_id} />],
-  ["Attempts", (run) => `${run.attempt} of ${run.max_attempts}`],
+  ["Attempts", attemptsOf],
   ["Priority", (run) => run.priority],
   ["Project directory", (run) => run.project_dir],
   ["Execution mode", (run) => run.execution_mode],

@@ -13,7 +13,7 @@ export function RunFacts({ run }: { run: Run }) {
     ["Parent session", run.parent_session_id && <SessionLink key="p" id={run.parent_session_id} />],
     ["Replay of", run.replay_of && <RunLink key="o" id={run.replay_of} />],
     ["Runner", run.runner_id && <RunnerLink key="r" id={run.runner_id} />],
-    ["Attempt", `${run.attempt} of ${run.max_attempts}`],
+    ["Attempt", attemptsOf(run)],
     ["Priority", run.priority],
     ["Execution mode", run.execution_mode],
     ["Project directory", run.project_dir],
@@ -39,6 +39,11 @@ interface Linked {
   id: string;
   /** Text instead of the id. */
   label?: string;
+}
+
+/** Return the number of starts, and how many are allowed, unless a retry policy has allowed more. */
+export function attemptsOf({ attempt, max_attempts }: Run): string {
+  return attempt > max_attempts ? `${attempt}` : `${attempt} of ${max_attempts}`;
 }
 
 export function RunLink({ id, label }: Linked) {
