@@ -3,6 +3,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from coordinator_client.calls import Calls
+from coordinator_client.failure_types import Failures
 from coordinator_client.operator_types import (
     Me,
     RunExplanation,
@@ -69,6 +70,18 @@ class OperatorCalls(Calls):
         """
         query = {name: _text(value) for name, value in filters.items()} | {"fields": "summary"}
         return cast("RunSummaryPage", await self._call("GET", "/runs", query=query, expects=("runs",)))
+
+    async def failures(self, /, **filters: Any) -> Failures:
+        """Group the newest failed runs, 2,000 at most, by their error without its numbers, ids and paths.
+
+        Args:
+            **filters: Filters of `search_runs`, such as `agent_name`, `label`, `ended_after` and `error_contains`.
+
+        Raises:
+            Refused: 422 for filters that are unknown or contradict each other.
+        """
+        query = {name: _text(value) for name, value in filters.items()}
+        return cast("Failures", await self._call("GET", "/runs/failures", query=query, expects=("groups",)))
 
     async def run_timeline(self, run_id: str) -> RunTimeline:
         """Return the attempts of the run with their steps. Raises `Refused` 404 for an unknown run."""

@@ -12,7 +12,7 @@ class PendingCounts(TypedDict):
     Attributes:
         ready: Can be claimed now.
         delayed: Wait for `not_before`.
-        waiting: Wait for another run of their session, or for a stop.
+        waiting: Held, or wait for another run of their session or a stop.
     """
 
     ready: int

@@ -176,6 +176,7 @@ class SyncCoordinatorClient:
     drain_runner = _synchronous(CoordinatorClient.drain_runner)
     undrain_runner = _synchronous(CoordinatorClient.undrain_runner)
     search_runs = _synchronous(CoordinatorClient.search_runs)
+    failures = _synchronous(CoordinatorClient.failures)
     run_timeline = _synchronous(CoordinatorClient.run_timeline)
     session_tree = _synchronous(CoordinatorClient.session_tree)
     run_counts = _synchronous(CoordinatorClient.run_counts)

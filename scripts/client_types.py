@@ -16,6 +16,7 @@ from app.schemas import (
     callers,
     events,
     explanations,
+    failures,
     health,
     holds,
     overview,
@@ -35,6 +36,7 @@ OPERATOR_FILE: Final = FILE.with_name("operator_types.py")
 OVERVIEW_FILE: Final = FILE.with_name("overview_types.py")
 BULK_FILE: Final = FILE.with_name("bulk_types.py")
 REGISTRY_FILE: Final = FILE.with_name("registry_types.py")
+FAILURE_FILE: Final = FILE.with_name("failure_types.py")
 HOLD_FILE: Final = FILE.with_name("hold_types.py")
 RETRY_FILE: Final = FILE.with_name("retry_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
@@ -71,6 +73,7 @@ OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
     sessions.SessionTree,
 )
 RETRY_MODELS: Final[tuple[type[BaseModel], ...]] = (retries.Retry, retries.RetryPolicy)
+FAILURE_MODELS: Final[tuple[type[BaseModel], ...]] = (failures.Failures,)
 HOLD_MODELS: Final[tuple[type[BaseModel], ...]] = (holds.Hold, holds.HoldList, holds.RunHeld)
 OVERVIEW_MODELS: Final[tuple[type[BaseModel], ...]] = (
     overview.RunCounts,
@@ -137,6 +140,7 @@ def generated() -> dict[Path, str]:
         BULK_FILE: BULK_MODELS,
         REGISTRY_FILE: REGISTRY_MODELS,
         HOLD_FILE: HOLD_MODELS,
+        FAILURE_FILE: FAILURE_MODELS,
     }
     models = [model for group in (MODELS, *others.values()) for model in group]
     _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)

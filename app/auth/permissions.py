@@ -73,6 +73,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /runs/batch": _SUBMISSION,
     "GET /runs": _THINGS,
     "GET /runs/counts": _OVERVIEW,
+    "GET /runs/failures": _OVERVIEW,
     "GET /queues": _OVERVIEW,
     "GET /stats/series": _OVERVIEW,
     "GET /runs/{run_id}": _THINGS,

@@ -83,6 +83,19 @@ SEARCH: Final[tuple[Parameter, ...]] = (
     ORDER,
     FIELDS,
 )
+# Filters of failed runs.
+FAILURE: Final[tuple[Parameter, ...]] = (
+    AGENT_NAME,
+    LABEL,
+    OWNER,
+    TYPE,
+    PARENT,
+    ERROR_CONTAINS,
+    CREATED_AFTER,
+    CREATED_BEFORE,
+    ENDED_AFTER,
+    ENDED_BEFORE,
+)
 _SEARCH_NAMES: Final = frozenset(parameter.name for parameter in SEARCH)
 _UNFINISHED_ONLY: Final = frozenset(RunStatus) - TERMINAL
 

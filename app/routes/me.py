@@ -36,6 +36,7 @@ FEATURES: Final = (
     "runner_drains",
     "retries",
     "holds",
+    "failures",
 )
 
 

@@ -14,7 +14,7 @@ class PendingCounts(Described):
 
     ready: Annotated[int, Field(description="Can be claimed now", examples=[0])]
     delayed: Annotated[int, Field(description="Wait for `not_before`", examples=[0])]
-    waiting: Annotated[int, Field(description="Wait for another run of their session, or for a stop", examples=[0])]
+    waiting: Annotated[int, Field(description="Held, or wait for another run of their session or a stop", examples=[0])]
 
 
 class UnfinishedCounts(Described):

@@ -13,6 +13,7 @@ import { DiffPage } from "./pages/run/diff-page";
 import { RunPage } from "./pages/run/run-page";
 import { RunnerPage } from "./pages/runners/runner-page";
 import { RunnersPage } from "./pages/runners/runners-page";
+import { FailuresPage } from "./pages/runs/failures-page";
 import { RunsPage } from "./pages/runs/runs-page";
 import { SessionPage } from "./pages/sessions/session-page";
 import { SessionsPage } from "./pages/sessions/sessions-page";
@@ -77,6 +78,8 @@ const audit = createRoute({
   validateSearch: (search: Record<string, unknown>): AuditFilters => auditFiltersFrom(search),
 });
 
+const failures = createRoute({ getParentRoute: () => root, path: "/failures", component: FailuresPage });
+
 const keys = createRoute({ getParentRoute: () => root, path: "/keys", component: KeysPage });
 
 export const router = createRouter({
@@ -85,6 +88,7 @@ export const router = createRouter({
     runsRoute,
     runRoute,
     diffRoute,
+    failures,
     sessionsRoute,
     sessionRoute,
     runners,

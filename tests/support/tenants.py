@@ -234,6 +234,7 @@ OTHERS = {
     "GET /bulk",
     "GET /bulk/{bulk_id}",
     "POST /bulk/{bulk_id}/stop",
+    "GET /runs/failures",
     "GET /holds",
     "PUT /holds/{name}",
     "DELETE /holds/{name}",

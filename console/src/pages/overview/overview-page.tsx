@@ -51,9 +51,12 @@ export function OverviewPage() {
       <Section
         title="Failed and stopped"
         aside={
-          <Link to="/runs" search={TROUBLE_FILTERS}>
-            All failed and stopped
-          </Link>
+          <>
+            {me.role !== "runner" && <Link to="/failures">By error</Link>}{" "}
+            <Link to="/runs" search={TROUBLE_FILTERS}>
+              All failed and stopped
+            </Link>
+          </>
         }
       >
         <div className={styles.list}>
