@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 # Longest pause that a policy or a report can ask for: a week.
@@ -102,7 +102,7 @@ def read_policy(text: str) -> RetryPolicy:
     on = stored.get("on")
     return RetryPolicy(
         stored["max_attempts"],
-        Backoff(**{name: float(backoff[name]) for name in Backoff.__slots__ if name in backoff}),
+        Backoff(**{each.name: float(backoff[each.name]) for each in fields(Backoff) if each.name in backoff}),
         None if on is None else tuple(on),
         tuple(stored.get("not_on") or ()),
     )
