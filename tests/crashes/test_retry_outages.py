@@ -44,7 +44,7 @@ def test_waiting_retry_survives_the_death_of_all_processes(cluster: Cluster, db:
     client.close()
     (living,), _ = cluster.start_processes(webs=1, workers=1)
     client = WebClient(living.url)
-    again = client.claim(client.register())
+    again = client.claim(client.register("another"))
     assert (again["run_id"], again["attempt"]) == (run["run_id"], 2)
     assert client.report(run, runner_id, "failed", error="busy").status_code == 200
     assert db.run(run["run_id"]).status == "claimed"

@@ -29,7 +29,7 @@ from tests.support.plain_submissions import add_profile
 from tests.support.reports import accepted, claimed, report, running, say, stop
 from tests.support.web import served, until_ready
 
-POLICY = RetryPolicy(3, Backoff(initial=60, factor=2, max=600, jitter=0))
+POLICY = RetryPolicy(3, Backoff(initial=60.0, factor=2.0, max=600.0, jitter=0.0))
 
 
 def end_backoff(db: DbVerbs, run_id: str) -> None:

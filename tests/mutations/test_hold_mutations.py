@@ -83,7 +83,7 @@ def test_request_that_does_not_wait_is_noticed(
     monkeypatch.setattr(requests, "wait_for_claims", lambda *_: None)
     notices(
         lambda one: races.test_submission_that_began_before_a_hold_agrees_with_it(
-            one, ours, submit_runs, removes=removes
+            one, ours, monkeypatch, submit_runs, removes=removes
         ),
         db,
     )

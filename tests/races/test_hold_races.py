@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from models.claims.polls import answer_polls
 from models.core.callers import ADMIN
-from models.runs.holds import HoldRun, RemoveHold, SetHold, hold_runs, remove_holds, set_holds
+from models.runs.holds import HoldRun, RemoveHold, SetHold, hold_runs, remove_holds, set_holds, transactions_of_holds
 from models.runs.report import report_runs
 from models.runs.report_plain import report_plain_runs
 from models.runs.submit import submit_runs
@@ -17,6 +17,7 @@ from models.runs.submit_plain import submit_plain
 from runtime.postgres import autocommit
 from runtime.settings import Settings
 from testkit.waiting import eventually
+from tests.support import holds
 from tests.support.db_verbs import DbVerbs, poll_request, start_submission
 from tests.support.holds import agrees, settle
 from tests.support.plain_first import PlainFirst
@@ -34,6 +35,17 @@ def ours(settings: Settings) -> Iterator[DbVerbs]:
         yield DbVerbs(engine)
 
 
+class Looks:
+    """Count the looks for open transactions of a request."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, conn: Connection) -> frozenset[str]:
+        self.number += 1
+        return transactions_of_holds(conn)
+
+
 def change(db: DbVerbs, *, removes: bool) -> None:
     if removes:
         db.do(remove_holds, [RemoveHold(ADMIN, "all")])
@@ -44,7 +56,7 @@ def change(db: DbVerbs, *, removes: bool) -> None:
 @pytest.mark.parametrize("removes", [False, True], ids=["set", "remove"])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_submission_that_began_before_a_hold_agrees_with_it(
-    db: DbVerbs, ours: DbVerbs, form: Callable[..., Any], *, removes: bool
+    db: DbVerbs, ours: DbVerbs, monkeypatch: pytest.MonkeyPatch, form: Callable[..., Any], *, removes: bool
 ) -> None:
     """Commit the change while a submission that has read the holds before is open: the request waits for it."""
     add_profile(db)
@@ -59,8 +71,10 @@ def test_submission_that_began_before_a_hold_agrees_with_it(
                 (result,) = submit_runs(open_one, [submission])
             assert getattr(result, "run_id", None) == submission.run_id
             change(db, removes=removes)
+            looks = Looks()
+            monkeypatch.setattr(holds, "transactions_of_holds", looks)
             request = requests.submit(settle, db)
-            assert not request.done()
+            eventually(lambda: looks.number > 1 or request.done(), what="a request that waits")
             transaction.commit()
         request.result(60)
     assert db.run(submission.run_id).ready == removes
@@ -97,14 +111,14 @@ def test_hold_of_a_run_against_claims_and_the_end_before_it(db: DbVerbs, crowd: 
     behind, alone = db.resume(first.session_id), db.start()
     runners = [db.runner() for _ in range(crowd)]
     end = PlainFirst(report_plain_runs, report_runs)
-    holds = [HoldRun(ADMIN, run_id) for run_id in (behind.run_id, alone.run_id)]
+    items = [HoldRun(ADMIN, run_id) for run_id in (behind.run_id, alone.run_id)]
     calls: list[Callable[[], Any]] = [verb_call(db, answer_polls, poll_request(runner)) for runner in runners]
-    calls += [verb_call(db, hold_runs, *holds), verb_call(db, end, report(first, "completed"))]
+    calls += [verb_call(db, hold_runs, *items), verb_call(db, end, report(first, "completed"))]
     call_together(calls)
     agrees(db)
     had = db.count("runs", "status = 'claimed'")
     assert not any(db.claim(db.runner(), wanted=5) for _ in range(2))
-    releases = [HoldRun(ADMIN, item.run_id, held=False) for item in holds]
+    releases = [HoldRun(ADMIN, item.run_id, held=False) for item in items]
     call_together([verb_call(db, hold_runs, *releases), verb_call(db, hold_runs, *releases[::-1])])
     agrees(db)
     assert db.count("holds") == 0
