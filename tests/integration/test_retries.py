@@ -158,8 +158,8 @@ def test_plain_statements_leave_policies_to_the_verbs(db: DbVerbs) -> None:
     db.rows("DELETE FROM runs")
     runs = [running(db, retry=POLICY), running(db, retry=POLICY), running(db)]
     reports = [report(run, outcome) for run, outcome in zip(runs, ("failed", "completed", "failed"), strict=True)]
-    results = db.do(report_plain_runs, reports)
-    assert [result is NOT_PLAIN for result in results] == [True, False, False]
+    reported = db.do(report_plain_runs, reports)
+    assert [result is NOT_PLAIN for result in reported] == [True, False, False]
 
 
 def test_timeline_has_error_end_and_log_of_each_attempt(db: DbVerbs) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from models.core import retries as policies
+from models.core.errors import StaleClaim
+from models.core.statuses import Outcome
 from models.runs import report, report_plain, retries
 from models.state import transitions
 from tests.integration import test_retries as cases
@@ -53,7 +55,7 @@ def test_retry_that_ends_its_session_is_noticed(db: DbVerbs, monkeypatch: pytest
 
     def ended(*args: Any, **kwargs: Any) -> Any:
         move = decided(*args, **kwargs)
-        return move and replace(move, to=report.MOVES_TO[report.Outcome.FAILED], by_us=True)
+        return move and replace(move, to=report.MOVES_TO[Outcome.FAILED], by_us=True)
 
     monkeypatch.setattr(report, "retried", ended)
     notices(cases.test_parent_is_called_back_after_the_last_attempt_only, db)
@@ -70,7 +72,7 @@ def test_failure_that_is_tried_again_for_ever_is_noticed(db: DbVerbs, monkeypatc
 
 
 def test_repeat_that_counts_again_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_former_end", lambda run, said: report.StaleClaim(run.run_id, run.status))
+    monkeypatch.setattr(report, "_former_end", lambda run, said: StaleClaim(run.run_id, run.status))
     with pytest.raises((AssertionError, AttributeError)):
         races.test_failure_reported_many_times_returns_the_run_once(db, 2)
 

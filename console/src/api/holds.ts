@@ -1,7 +1,7 @@
 import { queryOptions } from "@tanstack/react-query";
-import type { components } from "./schema";
 import { accepted, api } from "./client";
 import { queryClient } from "./queries";
+import type { components } from "./schema";
 
 export type Hold = components["schemas"]["Hold"];
 
@@ -17,7 +17,7 @@ export const holdList = queryOptions({
 /** Keep a run from being claimed until it is released. */
 export async function holdRun(id: string, note: string): Promise<void> {
   const params = { path: { run_id: id } };
-  accepted(await api.POST("/runs/{run_id}/hold", { params, body: note ? { note } : {} }));
+  accepted(await api.POST("/runs/{run_id}/hold", { params, body: { note: note || null } }));
   await changed(id);
 }
 
