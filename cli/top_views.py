@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.views import state_of
+from coordinator_client.operator_types import Readiness
 from coordinator_client.overview_types import Queue, RunCounts, Series
-from coordinator_client.types import Demands, Readiness, Runner
+from coordinator_client.types import Demands, Runner
 from runtime.terminal import printable_line
 
 # Columns of a terminal from which on the less important ones of ours are shown.

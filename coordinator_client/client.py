@@ -20,6 +20,7 @@ from coordinator_client.feed import Feed, FeedItem, OnConnection
 from coordinator_client.following import follow_events
 from coordinator_client.hold_calls import HoldCalls
 from coordinator_client.operator_calls import OperatorCalls
+from coordinator_client.operator_types import Readiness
 from coordinator_client.outcomes import CompletedRun, wait_for_completion
 from coordinator_client.registry_calls import RegistryCalls
 from coordinator_client.requests import RunRequest
@@ -30,7 +31,6 @@ from coordinator_client.transport import Transport
 from coordinator_client.types import (
     TERMINAL_STATUSES,
     BatchItem,
-    Readiness,
     Result,
     Run,
     Runner,

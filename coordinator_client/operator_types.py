@@ -351,3 +351,14 @@ class SessionTree(TypedDict):
     root: str
     nodes: list[TreeNode]
     truncated: bool
+
+
+class Readiness(TypedDict):
+    """Readiness of a process.
+
+    Attributes:
+        reason: Reason of a status other than `ready`.
+    """
+
+    status: Literal["ready", "degraded", "starting", "draining"]
+    reason: NotRequired[str]

@@ -395,14 +395,3 @@ class ItemAnswer(TypedDict):
 
     code: int
     detail: NotRequired[Any]
-
-
-class Readiness(TypedDict):
-    """Readiness of a process.
-
-    Attributes:
-        reason: Reason of a status other than `ready`.
-    """
-
-    status: Literal["ready", "degraded", "starting", "draining"]
-    reason: NotRequired[str]

@@ -61,7 +61,6 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (
     reports.Report,
     reports.HeartbeatAnswer,
     problems.ItemAnswer,
-    health.Readiness,
 )
 # Types of the calls of operators, in files of their own.
 OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -71,6 +70,7 @@ OPERATOR_MODELS: Final[tuple[type[BaseModel], ...]] = (
     explanations.RunnerExplanation,
     runs.RunTimeline,
     sessions.SessionTree,
+    health.Readiness,
 )
 RETRY_MODELS: Final[tuple[type[BaseModel], ...]] = (retries.Retry, retries.RetryPolicy)
 FAILURE_MODELS: Final[tuple[type[BaseModel], ...]] = (failures.Failures,)

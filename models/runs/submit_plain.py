@@ -77,8 +77,8 @@ _SUBMIT = sql(
             CASE WHEN $any_selector IS NULL
                       AND (n.agent_name IS NULL
                            OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
-                              AND (SELECT e.name FROM registry_entries e WHERE e.kind = 'agents' AND e.name = n.agent_name)
-                                  IS NULL)
+                              AND (SELECT e.name FROM registry_entries e
+                                   WHERE e.kind = 'agents' AND e.name = n.agent_name) IS NULL)
                  THEN (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
                                      WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
                              FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from cli.top_views import Reading, frame
+from coordinator_client.operator_types import Readiness
 from coordinator_client.overview_types import Queue, RunCounts, Series
-from coordinator_client.types import Readiness, Runner
+from coordinator_client.types import Runner
 from testkit.cluster import Cluster
 from tests.support.coordination import Coordination
 
