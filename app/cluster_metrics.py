@@ -94,6 +94,7 @@ def _set(cluster: Cluster) -> None:
     gauges.FEED_UNNUMBERED.set(cluster.unnumbered)
     gauges.FEED_OLDEST.set(cluster.oldest_unnumbered)
     gauges.STATS_LAG.set(cluster.stats_lag)
+    gauges.SCHEDULES_LATE.set(cluster.schedules_late)
     for duty, moment in cluster.duties.items():
         gauges.DUTY_LAST.labels(duty).set(moment)
     for kind in ("expiry", "web", "runners"):

@@ -62,6 +62,11 @@ EXPIRED = Counter("coordinator_expired", "Rows that expiry ended or requeued", [
 PARENTS_RESUMED = Counter("coordinator_parents_resumed", "Callback runs that resume parents")
 # action: stop, delete, replay
 BULK_RUNS = Counter("coordinator_bulk_runs", "Runs on which a bulk acted", ["action"])
+# outcome: submitted, skipped, buffered (counted again when it ends), missed, failed
+SCHEDULE_FIRES = Counter("coordinator_schedule_fires", "Decisions on fires of schedules", ["outcome"])
+SCHEDULE_LATENESS = Histogram(
+    "coordinator_schedule_lateness_seconds", "Time from when a fire was due to its decision", buckets=_WAITS
+)
 
 # outcome: sent, failed, coalesced
 WAKEUPS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])

@@ -27,12 +27,13 @@ class Actor(StrEnum):
     RETENTION = "retention"
     STATS = "stats"
     BULK = "bulk"
+    SCHEDULES = "schedules"
 
 
 # Names of the queues in Redis. A release that adds an actor to a queue gives it the next number there, since workers of
 # the release before serve it too, and log an error for each message of an actor that they do not know.
 STORED_AS: Final[Mapping[str, str]] = MappingProxyType(
-    {Queue.DISPATCH: "dispatch", Queue.FEED: "feed", Queue.UPKEEP: "upkeep-2"}
+    {Queue.DISPATCH: "dispatch", Queue.FEED: "feed", Queue.UPKEEP: "upkeep-3"}
 )
 QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
     {
@@ -45,6 +46,7 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
         Actor.RETENTION: Queue.UPKEEP,
         Actor.STATS: Queue.UPKEEP,
         Actor.BULK: Queue.UPKEEP,
+        Actor.SCHEDULES: Queue.UPKEEP,
     }
 )
 

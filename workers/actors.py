@@ -21,10 +21,11 @@ PRIORITY: Final = {
     Actor.BROADCAST: 1,
     Actor.CALLBACKS: 2,
     Actor.EXPIRE: 3,
-    Actor.STATS: 4,
-    Actor.BULK: 5,
-    Actor.UPKEEP: 6,
-    Actor.RETENTION: 7,
+    Actor.SCHEDULES: 4,
+    Actor.STATS: 5,
+    Actor.BULK: 6,
+    Actor.UPKEEP: 7,
+    Actor.RETENTION: 8,
 }
 
 

@@ -14,7 +14,10 @@ from runtime.wakeups import ActorWakeupSender
 
 @dataclass(slots=True)
 class Pages:
+    """Places to which this process has come: of dispatch in its pages, of schedules in the times of former zones."""
+
     after: str = ""
+    recomputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from workers.context import WorkerContext
 from workers.dispatch import dispatch, sweep_dispatch
 from workers.expiry import expire_due
 from workers.retention import retire_due
+from workers.schedules import decide_schedules_due
 from workers.stats import roll_up_due
 from workers.upkeep import upkeep_due
 
@@ -21,6 +22,7 @@ UPKEEP_SECONDS: Final = 900.0
 # Retain by the ten minutes: history is kept for days, and little is left for each pass.
 RETENTION_SECONDS: Final = 600.0
 STATS_SECONDS: Final = 2.0
+SCHEDULES_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def duties_of(context: WorkerContext) -> list[Duty]:
         _on_demand(context, Actor.CALLBACKS, sweep, resume_parents, sweep_callbacks),
         _on_demand(context, Actor.BULK, sweep, execute_bulks, sweep_bulks),
         _scheduled(context, Actor.EXPIRE, expiry, expire_due),
+        _scheduled(context, Actor.SCHEDULES, SCHEDULES_SECONDS, decide_schedules_due),
         _scheduled(context, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
         _scheduled(context, Actor.RETENTION, RETENTION_SECONDS, retire_due),
         _scheduled(context, Actor.STATS, STATS_SECONDS, roll_up_due),

@@ -2,6 +2,7 @@ from functools import partial
 from typing import Final
 
 from models.feed.retention import retire_events, retire_sessions
+from models.schedules.cleanup import retire_fires
 from runtime.logs import log
 from runtime.names import Actor
 from runtime.postgres import transaction
@@ -22,13 +23,24 @@ def retire_due(context: WorkerContext, older_than: float) -> bool:
         return False
     events = _retire_events(context)
     sessions = _retire_sessions(context)
-    if events or sessions:
-        logger.info("history retired", events=events, sessions=sessions)
+    fires = _retire_fires(context)
+    if events or sessions or fires:
+        logger.info("history retired", events=events, sessions=sessions, fires=fires)
     return True
 
 
 def _retire_events(context: WorkerContext) -> int:
     work = partial(retire_events, older_than_days=context.settings.event_retention_days)
+    total = 0
+    for dropped in passes(context, work, PASSES):
+        if not dropped:
+            break
+        total += dropped
+    return total
+
+
+def _retire_fires(context: WorkerContext) -> int:
+    work = partial(retire_fires, older_than_days=context.settings.event_retention_days)
     total = 0
     for dropped in passes(context, work, PASSES):
         if not dropped:

@@ -63,6 +63,7 @@ _RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
 _REPLAY: Final = Permission(user=_OWN, counted=Counted.SUBMISSIONS)
 _BULK: Final = Permission(user=_OWN, counted=Counted.CHANGES)
+_SCHEDULE: Final = _BULK
 _REPORT: Final = replace(_RUNNER, counted=Counted.REPORTS)
 
 ADMINS_ONLY: Final = Permission()
@@ -91,6 +92,17 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /bulk": _OVERVIEW,
     "GET /bulk/{bulk_id}": _OVERVIEW,
     "POST /bulk/{bulk_id}/stop": _BULK,
+    "GET /schedules": _OVERVIEW,
+    "POST /schedules/preview": _OVERVIEW,
+    "PUT /schedules/{schedule_id}": _SCHEDULE,
+    "GET /schedules/{schedule_id}": _OVERVIEW,
+    "DELETE /schedules/{schedule_id}": _SCHEDULE,
+    "GET /schedules/{schedule_id}/fires": _OVERVIEW,
+    "GET /schedules/{schedule_id}/next": _OVERVIEW,
+    "POST /schedules/{schedule_id}/pause": _SCHEDULE,
+    "POST /schedules/{schedule_id}/resume": _SCHEDULE,
+    "POST /schedules/{schedule_id}/trigger": _REPLAY,
+    "POST /schedules/{schedule_id}/backfill": _SCHEDULE,
     "GET /sessions": _THINGS,
     "GET /sessions/{session_id}": _THINGS,
     "GET /sessions/{session_id}/tree": _THINGS,

@@ -95,6 +95,7 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     "key": "Key not found",
     "bulk": "Bulk not found",
     "hold": "Hold not found",
+    "schedule": "Schedule not found",
 }
 
 
@@ -196,6 +197,16 @@ def _not_ended(error: errors.RunNotEnded) -> Problem:
     return Problem(409, {"error": "run_not_ended", "status": error.status, "message": message})
 
 
+def _version_conflict(error: errors.VersionConflict) -> Problem:
+    message = f"The schedule has version {error.version}; nothing was changed"
+    return Problem(409, {"error": "version_conflict", "version": error.version, "message": message})
+
+
+def _too_many_schedules(error: errors.TooManySchedules) -> dict[str, Any]:
+    message = f"At most {error.limit} schedules are allowed; delete one that is not needed any more"
+    return {"type": "too_many_schedules", "loc": ["path", "schedule_id"], "msg": message}
+
+
 _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.NotFound: _not_found,
     errors.SessionExists: lambda error: Problem(409, f"Session '{error.session_id}' already exists"),
@@ -237,6 +248,9 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.TooManyHolds: lambda error: Problem(
         409, f"At most {error.limit} holds of several runs are allowed: remove one first"
     ),
+    errors.ScheduleExists: lambda error: Problem(409, f"Schedule '{error.schedule_id}' already exists"),
+    errors.VersionConflict: _version_conflict,
+    errors.TooManySchedules: lambda error: Problem(422, [_too_many_schedules(error)]),
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),

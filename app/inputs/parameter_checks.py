@@ -19,8 +19,10 @@ from app.writes.attempts import Unavailable
 from models.core.errors import CoordinatorError, NotFound, PromptRequired, SchemaUnchecked
 from models.runs.replay import Replay
 from models.runs.submission import NewRun, Submitted
+from models.schedules.put import PutSchedule
 
-Item = TypeVar("Item", NewRun, Replay)
+Item = TypeVar("Item", NewRun, Replay, PutSchedule)
+Result = TypeVar("Result")
 Answer: TypeAlias = Submitted | CoordinatorError
 
 # A schema seldom changes while parameters are checked; more changes than that are answered 503.
@@ -38,7 +40,9 @@ class ParameterChecks:
         self._schemas: LRUCache[str, AgentSchema] = LRUCache(SCHEMAS)
         self._last: LRUCache[str, str] = LRUCache(4 * SCHEMAS)
 
-    async def submit(self, item: Item, write: Callable[[Item], Awaitable[Answer]]) -> Answer:
+    async def submit(
+        self, item: Item, write: Callable[[Item], Awaitable[Result | CoordinatorError]]
+    ) -> Result | CoordinatorError:
         """Write the item, checked as often as the verb asks for it. Raises BadRequest for refused parameters."""
         outcome = await write(item)
         for _ in range(MOST_CHECKS):

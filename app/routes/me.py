@@ -37,6 +37,7 @@ FEATURES: Final = (
     "retries",
     "holds",
     "failures",
+    "schedules",
 )
 
 

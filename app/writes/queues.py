@@ -8,6 +8,7 @@ from app.writes.attempts import Attempts, PlainVerb, Verb
 from app.writes.group_commit import GroupCommit, no_linger
 from app.writes.poll_queues import PollVerbs
 from app.writes.refusals import count_refusal
+from app.writes.schedule_queues import schedule_verbs
 from models.bulk.jobs import prepare_bulks, start_bulks, stop_bulks
 from models.claims.claim import Ask
 from models.claims.delivery import confirm_deliveries, release_claims
@@ -125,6 +126,7 @@ class Verbs:
         self.touch = self._queue(
             partial(touch_runners, limits=limits), (), linger=_linger_briefly, max_items=MOST_TOUCHES
         )
+        self.schedules = schedule_verbs(self._queue, settings, limits, notify, wake_polls)
         self.polls = self._poll_verbs(limits, work)
 
     def _registry_queues(

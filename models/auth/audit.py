@@ -47,6 +47,12 @@ class Act(StrEnum):
     ENTRY_CREATED = "registry_entry_created"
     ENTRY_CHANGED = "registry_entry_changed"
     ENTRY_DELETED = "registry_entry_deleted"
+    SCHEDULE_PUT = "schedule_put"
+    SCHEDULE_DELETED = "schedule_deleted"
+    SCHEDULE_PAUSED = "schedule_paused"
+    SCHEDULE_RESUMED = "schedule_resumed"
+    SCHEDULE_TRIGGERED = "schedule_triggered"
+    SCHEDULE_BACKFILLED = "schedule_backfilled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,26 @@ class TooManyHolds(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class ScheduleExists(CoordinatorError):
+    """Another owner has a schedule of this id."""
+
+    schedule_id: str
+
+
+@dataclass(frozen=True)
+class VersionConflict(CoordinatorError):
+    """The schedule has another version than the request expects; nothing was changed."""
+
+    schedule_id: str
+    version: int
+
+
+@dataclass(frozen=True)
+class TooManySchedules(CoordinatorError):
+    limit: int
+
+
+@dataclass(frozen=True)
 class BadCursor(CoordinatorError):
     cursor: str
 

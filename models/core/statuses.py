@@ -81,6 +81,34 @@ class BulkState(StrEnum):
     FAILED = "failed"
 
 
+class Overlap(StrEnum):
+    """Treatment of a time of a schedule while a run of the schedule is unfinished."""
+
+    SKIP = "skip"
+    BUFFER_ONE = "buffer_one"
+    BUFFER_ALL = "buffer_all"
+    CANCEL_RUNNING = "cancel_running"
+    ALLOW = "allow"
+
+
+class FireKind(StrEnum):
+    # A nominal time of the schedule.
+    DUE = "due"
+    # Asked for by a person, at that moment.
+    MANUAL = "manual"
+    # A nominal time of the past, asked for by a person.
+    BACKFILL = "backfill"
+
+
+class FireOutcome(StrEnum):
+    SUBMITTED = "submitted"
+    SKIPPED = "skipped"
+    # Waits for the end of earlier runs, or for its owner's quota.
+    BUFFERED = "buffered"
+    MISSED = "missed"
+    FAILED = "failed"
+
+
 ENDED_BULKS: Final = frozenset({BulkState.COMPLETED, BulkState.STOPPED, BulkState.FAILED})
 
 TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {

@@ -75,6 +75,14 @@ TABLES = text("""
 """)
 
 
+# Seconds since the schedule that is due longest was to be decided.
+SCHEDULES = text("""
+    SELECT coalesce(CAST(extract(epoch FROM clock_timestamp() - (
+        SELECT s.next_at FROM schedules s WHERE NOT s.paused AND s.next_at IS NOT NULL
+        ORDER BY s.next_at LIMIT 1)) AS float), 0) AS late
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """Ready runs with the same demands, named by them; ``waited``: seconds of the one that is ready longest.
@@ -107,7 +115,8 @@ class RunnerGroup:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Snapshot. ``stats_lag``: age in seconds of the oldest event that the counts of the history leave out;
-    ``duties``: Unix time at which each was last done; ``outages``: number and seconds in the last day, by kind.
+    ``schedules_late``: seconds since the schedule that is due longest was to be decided; ``duties``: Unix time at which
+    each was last done; ``outages``: number and seconds in the last day, by kind.
     """
 
     queues: list[Queue]
@@ -119,6 +128,7 @@ class Cluster:
     unnumbered: int
     oldest_unnumbered: float
     stats_lag: float
+    schedules_late: float
     duties: dict[str, float]
     outages: dict[str, tuple[int, float]]
 
@@ -142,6 +152,7 @@ def read_cluster(conn: Connection, duties: Collection[str], *, limits: Limits = 
         unnumbered=int(feed.unnumbered),
         oldest_unnumbered=feed.oldest,
         stats_lag=conn.execute(STATS).scalar_one(),
+        schedules_late=max(0.0, conn.execute(SCHEDULES).scalar_one()),
         duties={row.duty: row.done_at for row in conn.execute(DUTIES, {"duties": list(duties)})},
         outages={row.kind: (row.number, row.seconds) for row in conn.execute(OUTAGES)},
     )

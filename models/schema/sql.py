@@ -5,7 +5,16 @@ from typing import Final
 
 from sqlalchemy import TextClause, text
 
-from models.core.statuses import ENDED_BULKS, RUN_GROUPS, SESSION_GROUPS, BulkState, RunStatus, SessionStatus
+from models.core.statuses import (
+    ENDED_BULKS,
+    RUN_GROUPS,
+    SESSION_GROUPS,
+    BulkState,
+    FireKind,
+    FireOutcome,
+    RunStatus,
+    SessionStatus,
+)
 
 
 def literals(words: Iterable[StrEnum]) -> str:
@@ -18,6 +27,8 @@ _STATUSES: Final = {
     **{name: literals(status for status in RunStatus if status in group) for name, group in RUN_GROUPS.items()},
     **{name: literals(status for status in SessionStatus if status in group) for name, group in SESSION_GROUPS.items()},
     **{f"BULK_{state.name}": f"'{state}'" for state in BulkState},
+    **{f"FIRE_{outcome.name}": f"'{outcome}'" for outcome in FireOutcome},
+    **{f"KIND_{kind.name}": f"'{kind}'" for kind in FireKind},
     "BULK_ENDED": literals(state for state in BulkState if state in ENDED_BULKS),
 }
 

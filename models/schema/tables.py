@@ -42,6 +42,7 @@ from models.schema.hold_tables import holds
 from models.schema.overview_tables import run_stats, run_stats_head, run_totals, run_totals_head
 from models.schema.process_tables import duties, gaps, instances, metrics_targets, waiting_polls
 from models.schema.registry_tables import registry_entries
+from models.schema.schedule_tables import schedule_fires, schedules
 from models.schema.sql import sql
 
 __all__ = [
@@ -77,6 +78,8 @@ __all__ = [
     "runner_script_syncs",
     "runners",
     "runs",
+    "schedule_fires",
+    "schedules",
     "sessions",
     "stop_commands",
     "stream_tickets",
