@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -96,6 +97,20 @@ def _names(value: str) -> list[int | str]:
     """Return the exit codes, as numbers, and error classes that a bar separates."""
     names = [name.strip() for name in value.split("|") if name.strip()]
     return [int(name) if name.removeprefix("-").isdecimal() else name for name in names]
+
+
+def json_file(path: str) -> dict[str, Any]:
+    """Return the object in a file; `-` reads stdin."""
+    try:
+        text = stdin_text() if path == "-" else Path(path).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="FILE") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} holds no JSON: {error}", param_hint="FILE") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{path} should hold an object", param_hint="FILE")
+    return found
 
 
 def demands(hostname: str, project_dir: str, profile: str, tags: list[str]) -> AdditionalDemands | None:

@@ -17,6 +17,7 @@ from cli import (
     migrate,
     registries,
     runner,
+    schedules,
     settings,
     top,
     transfer,
@@ -66,6 +67,7 @@ app.command("holds")(holds.holds)
 app.command("stop")(client.stop)
 app.command("replay")(bulk.replay)
 app.add_typer(bulk.bulk, name="bulk")
+app.add_typer(schedules.schedules, name="schedules")
 app.command("watch")(watch.watch)
 app.command("top")(top.top)
 

@@ -25,6 +25,7 @@ from coordinator_client.outcomes import CompletedRun, wait_for_completion
 from coordinator_client.registry_calls import RegistryCalls
 from coordinator_client.requests import RunRequest
 from coordinator_client.runner_calls import RunnerCalls
+from coordinator_client.schedule_calls import ScheduleCalls
 from coordinator_client.session_calls import SessionCalls
 from coordinator_client.trace_context import checked_traceparent, inherited_traceparent
 from coordinator_client.transport import Transport
@@ -44,7 +45,9 @@ LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls):
+class CoordinatorClient(
+    SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls, ScheduleCalls
+):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address

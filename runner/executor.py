@@ -21,6 +21,8 @@ from runner.results import ResultFile, ResultRefused
 # Never passed to a command: it could act as the runner.
 _SECRETS = ("COORDINATOR_TOKEN", "COORDINATOR_TOKEN_FILE")
 # Of the runner's own trace: a command continues that of its run, or none.
+# Nominal time of a run that a schedule submitted, for its command.
+FIRE_AT = "COORDINATOR_RUN_FIRE_AT"
 _TRACE = (TRACEPARENT, "TRACESTATE")
 
 
@@ -155,12 +157,15 @@ class Execution(DeliveredExecution):
 
 
 def child_environment(run: ClaimedRun, result_file: str) -> dict[str, str]:
-    left_out = {*_SECRETS, *_TRACE}
+    left_out = {*_SECRETS, *_TRACE, FIRE_AT}
     inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     trace = checked_traceparent(run.get("traceparent"))
+    labels = run.get("labels") or {}
+    fire_at = labels.get("fire_at") if "schedule" in labels else None
     return {
         **inherited,
         **({} if trace is None else {TRACEPARENT: trace}),
+        **({} if fire_at is None else {FIRE_AT: fire_at}),
         "COORDINATOR_RUN_ID": run["run_id"],
         "COORDINATOR_RUN_SESSION_ID": run["session_id"],
         "COORDINATOR_RUN_ATTEMPT": str(run.get("attempt", 1)),

@@ -27,6 +27,7 @@ from app.schemas import (
     retries,
     runners,
     runs,
+    schedules,
     sessions,
 )
 from models.core.statuses import TERMINAL
@@ -39,6 +40,7 @@ REGISTRY_FILE: Final = FILE.with_name("registry_types.py")
 FAILURE_FILE: Final = FILE.with_name("failure_types.py")
 HOLD_FILE: Final = FILE.with_name("hold_types.py")
 RETRY_FILE: Final = FILE.with_name("retry_types.py")
+SCHEDULE_FILE: Final = FILE.with_name("schedule_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.AdditionalDemands,
@@ -92,6 +94,13 @@ REGISTRY_MODELS: Final[tuple[type[BaseModel], ...]] = (
     registries.ScriptSummary,
     registries.McpServer,
 )
+SCHEDULE_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    schedules.Schedule,
+    schedules.SchedulePage,
+    schedules.FirePage,
+    schedules.NextTimes,
+    schedules.Backfill,
+)
 BASES: Final = {model.__name__: base.__name__ for model in MODELS for base in model.__bases__ if base in MODELS}
 # Fields of answers that coordinators of earlier versions do not send.
 LATER: Final = {
@@ -141,6 +150,7 @@ def generated() -> dict[Path, str]:
         REGISTRY_FILE: REGISTRY_MODELS,
         HOLD_FILE: HOLD_MODELS,
         FAILURE_FILE: FAILURE_MODELS,
+        SCHEDULE_FILE: SCHEDULE_MODELS,
     }
     models = [model for group in (MODELS, *others.values()) for model in group]
     _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)
