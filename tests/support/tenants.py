@@ -1,5 +1,6 @@
 """Two owners and their runner on one coordinator, and every call that one may make with the other's ids."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -67,6 +68,13 @@ def tenants(url: str, db: DbVerbs) -> Iterator[Tenants]:
             labels={"team": MARK},
             scope={"secret": MARK},
         )
+        schedule = {
+            "spec": {"every_seconds": 86_400},
+            "note": MARK,
+            "paused": True,
+            "run": _start(parameters={"prompt": MARK}),
+        }
+        good(bob.raw(f"/schedules/{session_id}", json.dumps(schedule).encode(), "PUT"))
         run = machine.claim(runner_id)
         good(machine.report(run, runner_id, "started"))
         where = {"executor_session_id": MARK, "hostname": MARK, "executor_profile": "e"}
@@ -174,6 +182,21 @@ CALLS: Calls = {
         for action in ("stop", "delete", "replay")
         for which in ({"run_ids": [names.run]}, {"filter": {"session_id": names.session}})
     ],
+    **{
+        f"{method} /schedules/{{schedule_id}}{path}": lambda who, names, method=method, path=path, body=body: [
+            who.raw(f"/schedules/{names.session}{path}", body, method)
+        ]
+        for method, path, body in (
+            ("GET", "", b""),
+            ("DELETE", "", b""),
+            ("GET", "/fires", b""),
+            ("GET", "/next", b""),
+            ("POST", "/pause", b"{}"),
+            ("POST", "/resume", b"{}"),
+            ("POST", "/trigger", b"{}"),
+            ("POST", "/backfill", b'{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}'),
+        )
+    },
     "GET /sessions": lambda who, names: [who.get("/sessions", parent_session_id=names.session)],
     "GET /sessions/{session_id}": lambda who, names: [who.get(f"/sessions/{names.session}")],
     "GET /sessions/{session_id}/tree": lambda who, names: [who.get(f"/sessions/{names.session}/tree")],
@@ -238,6 +261,9 @@ OTHERS = {
     "GET /holds",
     "PUT /holds/{name}",
     "DELETE /holds/{name}",
+    "GET /schedules",
+    "POST /schedules/preview",
+    "PUT /schedules/{schedule_id}",
     "POST /runners/{runner_id}/drain",
     "DELETE /runners/{runner_id}/drain",
     "GET /me",
