@@ -15,6 +15,8 @@ import { RunnerPage } from "./pages/runners/runner-page";
 import { RunnersPage } from "./pages/runners/runners-page";
 import { FailuresPage } from "./pages/runs/failures-page";
 import { RunsPage } from "./pages/runs/runs-page";
+import { SchedulePage } from "./pages/schedules/schedule-page";
+import { SchedulesPage } from "./pages/schedules/schedules-page";
 import { SessionPage } from "./pages/sessions/session-page";
 import { SessionsPage } from "./pages/sessions/sessions-page";
 import { Shell } from "./shell/shell";
@@ -56,6 +58,14 @@ export const sessionRoute = createRoute({
   component: SessionPage,
 });
 
+const schedules = createRoute({ getParentRoute: () => root, path: "/schedules", component: SchedulesPage });
+
+export const scheduleRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/schedules/$scheduleId",
+  component: SchedulePage,
+});
+
 const runners = createRoute({ getParentRoute: () => root, path: "/runners", component: RunnersPage });
 
 export const runnerRoute = createRoute({
@@ -91,6 +101,8 @@ export const router = createRouter({
     failures,
     sessionsRoute,
     sessionRoute,
+    schedules,
+    scheduleRoute,
     runners,
     runnerRoute,
     registries,

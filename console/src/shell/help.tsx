@@ -9,6 +9,7 @@ const KEYS = [
   ["g o", "Overview"],
   ["g r", "Runs"],
   ["g s", "Sessions"],
+  ["g c", "Schedules"],
   ["g n", "Runners"],
   ["g e", "Agents and what they name"],
   ["g a", "Audit, for administrators"],

@@ -3,7 +3,16 @@ interface Actions {
   go: (to: (typeof PLACES)[keyof typeof PLACES]) => void;
 }
 
-const PLACES = { o: "/", r: "/runs", s: "/sessions", n: "/runners", e: "/agents", a: "/audit", k: "/keys" } as const;
+const PLACES = {
+  o: "/",
+  r: "/runs",
+  s: "/sessions",
+  c: "/schedules",
+  n: "/runners",
+  e: "/agents",
+  a: "/audit",
+  k: "/keys",
+} as const;
 const SEQUENCE_MILLISECONDS = 1000;
 
 /** Act on the keys of the help: `/`, `?`, and `g` with a letter; never while someone types. */

@@ -16,6 +16,7 @@ const PAGES = [
   { to: "/", name: "Overview", roles: ["admin", "user", "runner"] },
   { to: "/runs", name: "Runs", roles: ["admin", "user", "runner"] },
   { to: "/sessions", name: "Sessions", roles: ["admin", "user", "runner"] },
+  { to: "/schedules", name: "Schedules", roles: ["admin", "user"] },
   { to: "/runners", name: "Runners", roles: ["admin", "runner"] },
   { to: "/agents", name: "Agents", roles: ["admin", "user", "runner"] },
   { to: "/audit", name: "Audit", roles: ["admin"] },
