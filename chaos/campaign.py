@@ -14,6 +14,7 @@ from chaos.load import Load
 from chaos.requests import judge_requests
 from chaos.resources import judge_usage, usage
 from chaos.schedule import schedule
+from chaos.schedules import begin_schedule, end_schedule
 from chaos.shipped import Shipped
 from chaos.verdict import Verdict, judge
 from chaos.watchers import Watchers, watching
@@ -72,6 +73,7 @@ def run(campaign: Campaign, directory: Path, say: Callable[[str], None]) -> Resu
         shipped = held.enter_context(
             Shipped(cluster.balancer, new_directory(directory, "shipped"), load.ledger, campaign.seed)
         )
+        begin_schedule(cluster)
         time.sleep(campaign.warm_up)
         before = usage(cluster)
         say(f"the cluster serves: {before}")
@@ -110,6 +112,7 @@ def _settle(
         say(f"{time.monotonic() - begun:6.1f} s  {fault or what}")
 
     step("every process is well", cluster.until_well)
+    step("the schedule has been paused", lambda within: end_schedule(cluster, within))
     step("clients have their answers", load.finish_submitting)
     step("all runs have ended", load.until_all_ended)
     # A lost report of a runner that reports only once leaves its run running (docs/guarantees.md, What may be lost).

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from chaos.drains import claims_of_draining_runners
 from chaos.ledger import Delivery, Ledger
 from chaos.mortals import late_losses
+from chaos.schedules import SCHEDULED, faults_of_schedules
 from models.core.statuses import TERMINAL, TRANSITIONS, RunStatus
 from models.schema.sql import sql
 from testkit.recorded_events import RECORDED_EVENTS
@@ -98,6 +99,7 @@ def judge(engine: Engine, ledger: Ledger) -> list[Verdict]:
         draining_runners_claim_nothing,
         events_are_told_once,
         children_are_told_once,
+        times_are_decided_once,
     )
     verdicts = []
     for judge_promise in judges:
@@ -117,7 +119,7 @@ def nothing_acknowledged_is_lost(connection: Connection, ledger: Ledger) -> Verd
     gone = told.keys() - runs
     findings += [f"gone, and its session was not deleted: {run_id}" for run_id in gone if told[run_id] not in deleted]
     findings += [f"there, and nothing is told of it: {run_id}" for run_id in runs - told.keys()]
-    extra = told.keys() - accepted - carrying
+    extra = told.keys() - accepted - carrying - set(connection.execute(SCHEDULED).scalars())
     findings += [f"never submitted: {run_id}" for run_id in extra]
     findings += [f"{row.number} runs for the key {row.key}" for row in connection.execute(_KEYS)]
     findings += [f"deleted without a request: {session_id}" for session_id in deleted - ledger.delete_asked]
@@ -218,6 +220,11 @@ def children_are_told_once(connection: Connection, _ledger: Ledger) -> Verdict:
         f"the end of {child} was told {told[child]} times" for child in children | told.keys() if told[child] != 1
     ]
     return Verdict("Each child's end is delivered once", f"{len(children)} children", findings)
+
+
+def times_are_decided_once(connection: Connection, _ledger: Ledger) -> Verdict:
+    number, findings = faults_of_schedules(connection)
+    return Verdict("Each time of a schedule is decided once, with its run", f"{number} times", findings)
 
 
 def _headings(prompts: dict[str, list[str]]) -> Counter[str]:

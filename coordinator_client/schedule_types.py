@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_running", "allow"]
 
 

@@ -12,7 +12,7 @@ from runtime.names import QUEUE_OF, STORED_AS, Actor
 from runtime.settings import Settings
 from testkit.ports import own_port
 from testkit.recorded_events import RECORDED_EVENTS
-from tests.support import bulks, parents, retention
+from tests.support import bulks, parents, retention, schedules
 from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
@@ -123,6 +123,17 @@ def bulk_of_replays(db: DbVerbs) -> Check:
     return check
 
 
+def due_schedule(db: DbVerbs) -> Check:
+    """Have a time of a schedule be due; it gets one decision and one run."""
+    schedules.made(db, "s", schedules.ago(db, 5), back=60)
+
+    def check() -> None:
+        assert schedules.outcomes(db) == ["submitted"]
+        assert list(schedules.ledger(db).values()) == [1]
+
+    return check
+
+
 WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.DISPATCH: polls_and_runs,
     Actor.BROADCAST: unnumbered_events,
@@ -132,6 +143,7 @@ WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.RETENTION: expired_history,
     Actor.STATS: history_to_count,
     Actor.BULK: bulk_of_replays,
+    Actor.SCHEDULES: due_schedule,
 }
 
 

@@ -21,6 +21,7 @@ from chaos.ledger import Delivery, Drain, Failure, Ledger, Report
 from chaos.network import Network, network
 from chaos.requests import excused
 from chaos.schedule import Fault, Kind
+from chaos.schedules import EVERY, NAME, faults_of_schedules
 from chaos.shipped import LINES, judge_shipped
 from chaos.verdict import Verdict, judge
 from models.core.callers import ADMIN
@@ -28,6 +29,7 @@ from models.feed.append import append_events
 from testkit.recorded_events import RECORDED_EVENTS
 from testkit.removed_events import keep_removed
 from testkit.waiting import eventually
+from tests.support import schedules
 from tests.support.clocks import add_outage
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
@@ -142,9 +144,37 @@ def forget_a_child(db: DbVerbs, ledger: Ledger, _run_id: str) -> None:
     accepted(db, child, "completed")
 
 
+def decide_times(db: DbVerbs) -> None:
+    """Let a schedule of every second submit runs, as the campaign's does."""
+    schedules.made(db, NAME, EVERY, back=5, overlap="allow")
+    schedules.decide(db)
+    assert faults_of(db) == []
+
+
+def faults_of(db: DbVerbs) -> list[str]:
+    return db.do(faults_of_schedules)[1]
+
+
+def leave_a_time_out(db: DbVerbs, _ledger: Ledger, _run_id: str) -> None:
+    decide_times(db)
+    db.rows(
+        "DELETE FROM schedule_fires WHERE fire_at = (SELECT fire_at FROM schedule_fires ORDER BY 1 OFFSET 1 LIMIT 1)"
+    )
+
+
+def run_a_time_twice(db: DbVerbs, _ledger: Ledger, _run_id: str) -> None:
+    decide_times(db)
+    db.rows(
+        "UPDATE runs SET labels = (SELECT labels FROM runs WHERE labels ? 'schedule' ORDER BY run_id LIMIT 1)"
+        " WHERE run_id = (SELECT max(run_id) FROM runs WHERE labels ? 'schedule')"
+    )
+
+
 @pytest.mark.parametrize(
     ("promise", "breaks"),
     [
+        ("Each time", leave_a_time_out),
+        ("Each time", run_a_time_twice),
         ("Nothing acknowledged", lose_a_run),
         ("Nothing acknowledged", lose_its_row),
         ("Nothing acknowledged", double_a_key),

@@ -6,8 +6,10 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 
 from models.monitoring.cluster import read_cluster
+from models.schedules.spec import Spec
 from runtime.names import Actor
 from runtime.settings import Settings
+from tests.support import schedules
 from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
@@ -66,3 +68,13 @@ def test_lag_of_counts_is_age_of_oldest_event_that_they_leave_out(db: DbVerbs) -
     assert 100 <= db.do(read_cluster, []).stats_lag < 160
     rolled_up(db)
     assert db.do(read_cluster, []).stats_lag == 0
+
+
+def test_schedule_that_is_due_longest_is_shown(db: DbVerbs) -> None:
+    schedules.made(db, "a", schedules.ago(db, 5))
+    schedules.made(db, "b", Spec(every=86_400))
+    assert db.do(read_cluster, []).schedules_late == 0
+    schedules.rewind(db, "a", 60)
+    assert 1 <= db.do(read_cluster, []).schedules_late < 60
+    schedules.decide(db)
+    assert db.do(read_cluster, []).schedules_late == 0

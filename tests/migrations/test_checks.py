@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.db_verbs import DbVerbs
+from tests.support.schedules import ago, decide, made
 
 ENUMS = [
     ("runs", "status"),
@@ -18,6 +19,9 @@ ENUMS = [
     ("bulk_jobs", "role"),
     ("bulk_jobs", "action"),
     ("bulk_jobs", "state"),
+    ("schedules", "overlap"),
+    ("schedule_fires", "kind"),
+    ("schedule_fires", "outcome"),
 ]
 
 
@@ -31,6 +35,8 @@ def test_column_rejects_other_words(db: DbVerbs, table: str, column: str) -> Non
         "INSERT INTO bulk_jobs (bulk_id, caller, role, action, state, total, expires_at)"
         " VALUES ('b', '', 'admin', 'stop', 'prepared', 1, now())"
     )
+    made(db, "s", ago(db, 5), back=60)
+    decide(db)
     with pytest.raises(IntegrityError, match="violates check constraint"):
         db.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 
