@@ -284,7 +284,7 @@ def test_times_are_computed_anew_with_other_zones(db: DbVerbs) -> None:
 
 
 def test_deleted_schedule_leaves_its_runs_and_nothing_waits(db: DbVerbs) -> None:
-    """One of the same id begins anew: it has no decisions of the former one, and its keys are its own."""
+    """Begin anew with one of the same id: it has no decisions of the former one, and keys of its own."""
     made(db, "a", ago(db, 9, 5), back=60, overlap="buffer_all")
     decide(db)
     assert db.do(delete_schedules, [DeleteSchedule(ann, "a")]) == [NotFound("schedule", "a")]
