@@ -36,7 +36,6 @@ from app.schemas.schedules import (
 )
 from app.web import Web
 from models.core.callers import Caller
-from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.storable_text import storable
 from models.schedules.control import Backfill as BackfillItem
@@ -87,9 +86,7 @@ async def put_schedule(schedule_id: str, request: Request, web: Web, caller: Cal
     given = await strict_body(request, web.parser, web.settings.submission_bytes)
     item, size = schedule_of(web.settings, caller, schedule_id, given, _key_of(request) or new_id("put_"))
     checks = web.parameter_checks
-    changed = await checks.submit(item, lambda checked: web.verbs.schedules.put.one(checked, size))
-    if isinstance(changed, CoordinatorError):
-        accepted(changed)
+    changed = accepted(await checks.submit(item, lambda checked: web.verbs.schedules.put.one(checked, size)))
     found = accepted(await web.reads.autocommit(get_schedule, caller, schedule_id))
     return Json(schedule_json(found), 201 if changed.created else 200)
 
@@ -171,7 +168,9 @@ async def read_next(schedule_id: str, request: Request, web: Web, caller: Caller
     """Return the next nominal times of a schedule; of a paused one those after a resume now."""
     count = COUNT.of(strict_query(request, (COUNT,))) or USUAL_NEXT
     upcoming = accepted(await web.reads.autocommit(read_upcoming, caller, storable(schedule_id)))
-    return Json(await web.parser.run(next_times_json, upcoming.schedule.times, upcoming.after, count))
+    return Json(
+        await web.parser.run(next_times_json, upcoming.schedule.times, upcoming.after, min(count, upcoming.left))
+    )
 
 
 @router.post(

@@ -9,7 +9,9 @@ class Fault(Described):
     """Fault of a request, without the value at fault."""
 
     type: str
-    loc: Annotated[list[str | int], Field(description="Place of the fault: `body`, `query` or `header`, then the path")]
+    loc: Annotated[
+        list[str | int], Field(description="Place of the fault: `body`, `query`, `header` or `path`, then its parts")
+    ]
     msg: str
 
 

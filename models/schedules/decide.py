@@ -69,7 +69,7 @@ class Decided:
         self.stopped += other.stopped
 
 
-# A schedule with buffered fires is due once one of them may start.
+# A schedule with buffered fires is due once one of them may start; any of these, since quotas may hold some back.
 _DUE: Final = sql(
     """
     SELECT $columns FROM schedules s
@@ -85,7 +85,7 @@ _DUE: Final = sql(
                            AND r.status IN $UNFINISHED)
              OR EXISTS (SELECT 1 FROM schedule_fires w
                         WHERE w.schedule_no = b.schedule_no AND w.outcome = $FIRE_BUFFERED AND NOT w.waits))
-         ORDER BY b.schedule_no LIMIT :most))
+         ORDER BY random() LIMIT :most))
       AND NOT s.paused
     ORDER BY s.next_at, s.schedule_no LIMIT :most
     FOR UPDATE OF s SKIP LOCKED
@@ -142,7 +142,7 @@ def decide_due(conn: Connection, rules: Rules, most: int = MOST_SCHEDULES) -> De
     """Decide the times of the schedules that are due, and submit their runs. Safe to repeat, also concurrently."""
     schedules = lock_due(conn, most)
     decided = decide_locked(conn, schedules, rules)
-    decided.full = len(schedules) == most
+    decided.full = len(schedules) == most and bool(decided.outcomes)
     return decided
 
 

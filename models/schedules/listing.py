@@ -16,6 +16,9 @@ from models.schema.sql import sql
 from models.state.visibility import owner_filter
 
 
+MOST_LEFT: Final = 2**31
+
+
 @dataclass(frozen=True, slots=True)
 class ShownSchedule:
     schedule: Schedule
@@ -36,10 +39,11 @@ class FirePage:
 
 @dataclass(frozen=True, slots=True)
 class Upcoming:
-    """Schedule, and the time from which its next times are computed."""
+    """Schedule, the time from which its next times are computed, and how many of them it has left at most."""
 
     schedule: Schedule
     after: datetime
+    left: int
 
 
 ScheduleResult: TypeAlias = ShownSchedule | NotFound
@@ -128,7 +132,8 @@ def read_upcoming(conn: Connection, caller: Caller, schedule_id: str) -> Upcomin
     if found is None:
         return NotFound("schedule", schedule_id)
     now = clock(conn)
-    return Upcoming(found, max(found.decided_until, now) if found.paused else found.decided_until)
+    left = MOST_LEFT if found.fires_left is None else found.fires_left
+    return Upcoming(found, max(found.decided_until, now) if found.paused else found.decided_until, left)
 
 
 def preview_backfill(conn: Connection, item: Backfill) -> Backfilled | NotFound:

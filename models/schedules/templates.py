@@ -17,6 +17,7 @@ from models.state.runs import iso
 FIRE_AT: Final = "{fire_at}"
 SCHEDULE_LABEL: Final = "schedule"
 FIRE_LABEL: Final = "fire_at"
+_FIELDS: Final = frozenset(NewRun.__dataclass_fields__)
 _OF_EACH_FIRE: Final = frozenset(
     {"run_id", "new_session_id", "caller", "idempotency_key", "body_hash", "replay_of", "replayed_owner", "traceparent"}
 )
@@ -34,7 +35,7 @@ def fire_text(moment: datetime) -> str:
 
 
 def run_of_fire(schedule: Schedule, moment: datetime, kind: str) -> NewRun:
-    """Return the submission of one fire. Raises for a template of a later version."""
+    """Return the submission of one fire. Raises KeyError for a text that is no template."""
     values = json.loads(schedule.template)
     values["additional_demands"] = Demands(
         **{**values["additional_demands"], "tags": tuple(values["additional_demands"]["tags"])}
@@ -48,6 +49,8 @@ def run_of_fire(schedule: Schedule, moment: datetime, kind: str) -> NewRun:
         "not_before": None,
     }
     suffix = "" if kind == FireKind.DUE else f":{kind}"
+    # A worker of the last release knows fewer fields.
+    values = {name: value for name, value in values.items() if name in _FIELDS}
     return NewRun(
         run_id=new_id("run_"),
         new_session_id=new_id("ses_"),

@@ -37,6 +37,7 @@ from tests.support.schedules import (
     outcomes,
     pause,
     put,
+    respec,
     rewind,
     run_ids,
     state,
@@ -103,8 +104,7 @@ def test_cancelled_run_gives_way_once_it_has_ended(db: DbVerbs) -> None:
     (first,) = run_ids(fires(db))
     runner = db.runner()
     db.claim(runner)
-    put(db, "a", ago(db, 3), overlap="cancel_running")
-    rewind(db, "a", 5)
+    respec(db, "a", ago(db, 3), back=5)
     decided = decide(db)
     assert [stop.runner_to_notify for stop in decided.stopped] == [runner.runner_id]
     assert (outcomes(db), db.run(first).status) == (["submitted", "buffered"], "stopping")
@@ -118,9 +118,7 @@ def test_pause_after_failures_and_resume(db: DbVerbs) -> None:
     made(db, "a", ago(db, 9), back=60, pause_after_failures=1)
     decide(db)
     end(db, run_ids(fires(db))[0], "failed")
-    put(db, "a", ago(db, 6, 1), pause_after_failures=1)
-    db.rows("UPDATE schedules SET failures = 1")
-    rewind(db, "a", 8)
+    respec(db, "a", ago(db, 6, 1), back=8)
     decide(db)
     assert (state(db, "a").paused, state(db, "a").pause_reason) == (True, "1 runs failed in a row")
     assert outcomes(db) == ["submitted", "skipped", "skipped"]
@@ -140,7 +138,6 @@ def test_what_was_due_before_a_change_is_decided_by_what_was(db: DbVerbs) -> Non
     changed = put(db, "a", HOURLY)
     assert isinstance(changed, Changed)
     assert changed.decided.outcomes == {"submitted": 1}
-    rewind(db, "a", 0)
     put(db, "b", ago(db, 5))
     rewind(db, "b", 60)
     assert pause(db, "b", note="why").decided.outcomes == {"submitted": 1}
@@ -285,12 +282,13 @@ def test_times_are_computed_anew_with_other_zones(db: DbVerbs) -> None:
 
 def test_deleted_schedule_leaves_its_runs_and_nothing_waits(db: DbVerbs) -> None:
     """Begin anew with one of the same id: it has no decisions of the former one, and keys of its own."""
-    made(db, "a", ago(db, 9, 5), back=60, overlap="buffer_all")
+    spec = ago(db, 9, 5)
+    made(db, "a", spec, back=60, overlap="buffer_all")
     decide(db)
     assert db.do(delete_schedules, [DeleteSchedule(ann, "a")]) == [NotFound("schedule", "a")]
     db.do(delete_schedules, [DeleteSchedule(root, "a")])
     assert decide(db).outcomes == {}
-    made(db, "a", ago(db, 9, 5), back=60, overlap="allow")
+    made(db, "a", spec, back=60, overlap="allow")
     page = db.do(list_fires, ADMIN, "a", limit=9)
     assert page.fires == []
     decide(db)

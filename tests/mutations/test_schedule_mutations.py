@@ -13,13 +13,12 @@ from models.schedules import fires as fires_module
 from models.schedules import plan, times
 from models.schedules.spec import Spec
 from tests.races.test_schedule_races import (
-    change_waits_for_the_pass,
     passes_decide_each_time_once,
     second_pass_leaves_what_the_first_decides,
 )
 from tests.support.db_verbs import DbVerbs
 from tests.support.mutation import break_statement, notices
-from tests.support.schedules import ago, decide, end, fires, ledger, made, outcomes, put, rewind, run_ids
+from tests.support.schedules import ago, decide, end, fires, ledger, made, outcomes, respec, rewind, run_ids
 
 
 def test_pass_that_waits_for_another_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +27,9 @@ def test_pass_that_waits_for_another_is_noticed(db: DbVerbs, monkeypatch: pytest
 
 
 def test_pass_without_a_lock_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change would not wait for the pass, and decide the time again."""
+    """Two passes would compute the same times, and the second wait for the decisions of the first."""
     break_statement(monkeypatch, decide_module, "_DUE", {"\n    FOR UPDATE OF s SKIP LOCKED": ""})
-    notices(change_waits_for_the_pass, db, by="did not wait|decided twice")
+    notices(second_pass_leaves_what_the_first_decides, db, by="waited for the first")
 
 
 def repeated_pass_submits_nothing_twice(db: DbVerbs) -> None:
@@ -66,13 +65,11 @@ def test_submission_of_decided_times_is_noticed(db: DbVerbs, monkeypatch: pytest
 def unfinished_run_keeps_the_next_time_back(db: DbVerbs) -> None:
     made(db, "a", ago(db, 9), back=60)
     decide(db)
-    put(db, "a", ago(db, 4))
-    rewind(db, "a", 6)
+    respec(db, "a", ago(db, 4), back=6)
     decide(db)
     assert outcomes(db) == ["submitted", "skipped"], "two runs overlap"
     end(db, run_ids(fires(db))[0])
-    put(db, "a", ago(db, 1))
-    rewind(db, "a", 3)
+    respec(db, "a", ago(db, 1), back=3)
     decide(db)
     assert outcomes(db) == ["submitted", "skipped", "submitted"], "an ended run keeps the next one back"
 

@@ -33,7 +33,7 @@ def repeatedly(call: Callable[[], Any]) -> Any:
 def passes_decide_each_time_once(db: DbVerbs) -> None:
     """Let workers decide schedules of every second at once, and again; then look at decisions and runs."""
     for number in range(SCHEDULES):
-        made(db, f"s{number}", Spec(every=1), back=BACK, overlap="allow")
+        made(db, f"s{number}", Spec(every=1), back=BACK, overlap="allow", catch_up_most=100)
     begins = {number: state(db, f"s{number}").decided_until for number in range(SCHEDULES)}
     numbers = {state(db, f"s{number}").schedule_no: number for number in range(SCHEDULES)}
 
@@ -42,6 +42,7 @@ def passes_decide_each_time_once(db: DbVerbs) -> None:
             repeatedly(lambda: decide(db, most=5))
 
     run_in_threads(WORKERS, work)
+    decide(db)
     decided: dict[int, list[datetime]] = {number: [] for number in range(SCHEDULES)}
     for fire in fires(db):
         assert (fire.kind, fire.outcome) == (FireKind.DUE, "submitted"), "a time was not decided as due"
@@ -100,7 +101,7 @@ def test_change_waits_for_the_pass(db: DbVerbs) -> None:
 def test_changes_and_passes_leave_no_gap(db: DbVerbs) -> None:
     """Pause, resume and replace at any moment while workers go on: no time has two decisions or two runs."""
     spec = Spec(every=1)
-    made(db, "a", spec, back=BACK, overlap="allow")
+    made(db, "a", spec, back=BACK, overlap="allow", catch_up_most=100)
 
     def contend(place: int) -> None:
         for turn in range(8):

@@ -14,7 +14,7 @@ from models.schedules.control import SetPaused, Trigger, Triggered, set_paused, 
 from models.schedules.decide import Decided, Rules, decide_due
 from models.schedules.put import Changed, PutSchedule, put_schedules
 from models.schedules.rows import FIRE_SHOWN, FIRES, Fire, Schedule
-from models.schedules.spec import Spec
+from models.schedules.spec import Spec, write_spec
 from models.schema.sql import sql
 from tests.support.db_verbs import PARAMETERS, DbVerbs
 
@@ -77,6 +77,12 @@ def rewind(db: DbVerbs, schedule_id: str, seconds: float) -> None:
         s=seconds,
         id=schedule_id,
     )
+
+
+def respec(db: DbVerbs, schedule_id: str, spec: Spec, back: float) -> None:
+    """Give the schedule other times without a change of it, and have nothing been decided for so many seconds."""
+    db.rows("UPDATE schedules SET spec = CAST(:s AS json) WHERE schedule_id = :id", s=write_spec(spec), id=schedule_id)
+    rewind(db, schedule_id, back)
 
 
 def decide(db: DbVerbs, rules: Rules = RULES, most: int = 50) -> Decided:
