@@ -157,7 +157,7 @@ def no_base_http_middleware(file: File) -> Iterator[Finding]:
 
 
 def models_stand_alone(file: File) -> Iterator[Finding]:
-    """Limit imports of models/ to the standard library, SQLAlchemy, psycopg, orjson, cronsim (migrations: also alembic).
+    """Limit imports of models/ to the standard library, SQLAlchemy, psycopg, orjson, cronsim (migrations: and alembic).
 
     Stored state must be readable and testable without the web, the workers or their libraries.
     """

@@ -12,7 +12,6 @@ from app.http.bodies import Fault, Invalid, Loc, checked
 from app.inputs.submission import new_run
 from app.schemas import schedules as bodies
 from models.core.callers import Caller
-from models.core.statuses import RunType
 from models.schedules.put import PutSchedule
 from models.schedules.spec import BadExpression, Spec, check_expression
 from models.schedules.templates import FIRE_AT, FIRE_LABEL, SCHEDULE_LABEL
@@ -106,11 +105,9 @@ def _spec_faults(asked: bodies.ScheduleTimes, at: Loc) -> Iterator[Fault]:
 def _day_faults(days: Sequence[str], at: Loc) -> Iterator[Fault]:
     for place, day in enumerate(days):
         try:
-            if _DAY.fullmatch(day) and date.fromisoformat(day):
-                continue
+            date.fromisoformat(day if _DAY.fullmatch(day) else "")
         except ValueError:
-            pass
-        yield _fault((*at, place), "Should be a day like 2026-12-25")
+            yield _fault((*at, place), "Should be a day like 2026-12-25")
 
 
 def _run_faults(asked: bodies.PutSchedule, given: Any) -> Iterator[Fault]:
@@ -122,7 +119,7 @@ def _run_faults(asked: bodies.PutSchedule, given: Any) -> Iterator[Fault]:
             yield _fault((*at, "labels", label), "Should not be given: the schedule sets it")
     if len(run.labels or {}) > MOST_LABELS:
         yield _fault((*at, "labels"), f"Should be {MOST_LABELS} at most, beside those that the schedule sets")
-    if run.type == RunType.START and run.session_id is not None and FIRE_AT not in run.session_id:
+    if run.type == "start_session" and run.session_id is not None and FIRE_AT not in run.session_id:
         message = f"Should hold {FIRE_AT}, since each run starts a session of its own; or resume one"
         yield _fault((*at, "session_id"), message)
 

@@ -1,5 +1,6 @@
 """Schedules: runs that are submitted at times that their owner states."""
 
+import asyncio
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -117,7 +118,7 @@ async def preview_schedule(request: Request, web: Web) -> Response:
     given = await strict_body(request, web.parser, web.settings.submission_bytes)
     spec = spec_of(checked(ScheduleTimes, given))
     now = await web.reads.autocommit(clock)
-    return Json(await web.parser.run(next_times_json, spec, now, USUAL_NEXT))
+    return Json(await asyncio.to_thread(next_times_json, spec, now, USUAL_NEXT))
 
 
 @router.get(
@@ -169,7 +170,7 @@ async def read_next(schedule_id: str, request: Request, web: Web, caller: Caller
     count = COUNT.of(strict_query(request, (COUNT,))) or USUAL_NEXT
     upcoming = accepted(await web.reads.autocommit(read_upcoming, caller, storable(schedule_id)))
     return Json(
-        await web.parser.run(next_times_json, upcoming.schedule.times, upcoming.after, min(count, upcoming.left))
+        await asyncio.to_thread(next_times_json, upcoming.schedule.times, upcoming.after, min(count, upcoming.left))
     )
 
 

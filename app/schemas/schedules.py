@@ -27,7 +27,14 @@ MOST_NEXT = 100
 LARGEST_COUNT = 2**31 - 1
 
 _EXAMPLE_SPEC: dict[str, Any] = {"cron": ["0 9 * * MON-FRI"], "except": ["2026-12-25"]}
-_EXAMPLE_RUN = {"type": "start_session", "parameters": {"prompt": "Write the morning report"}}
+_EXAMPLE_RUN: dict[str, Any] = {"type": "start_session", "parameters": {"prompt": "Write the morning report"}}
+
+_EXAMPLE: dict[str, Any] = {
+    "spec": _EXAMPLE_SPEC,
+    "timezone": "Europe/Berlin",
+    "run": _EXAMPLE_RUN,
+    "overlap": "skip",
+}
 
 
 def _in_range(value: datetime) -> datetime:
@@ -103,9 +110,7 @@ class PutSchedule(ScheduleTimes):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"spec": _EXAMPLE_SPEC, "timezone": "Europe/Berlin", "run": _EXAMPLE_RUN, "overlap": "skip"}]
-        },
+        json_schema_extra={"examples": [_EXAMPLE]},
     )
 
     run: Annotated[

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from models.core.callers import Caller
 from models.core.errors import BadCursor, NotFound
@@ -14,7 +14,6 @@ from models.schedules.control import Backfill, Backfilled, plan_backfill
 from models.schedules.rows import COLUMNS, FIRE_SHOWN, FIRES, Fire, Schedule, clock
 from models.schema.sql import sql
 from models.state.visibility import owner_filter
-
 
 MOST_LEFT: Final = 2**31
 
@@ -149,10 +148,8 @@ def _find(conn: Connection, caller: Caller, schedule_id: str) -> Schedule | None
 
 
 def _with_newest(conn: Connection, found: Sequence[Schedule]) -> list[ShownSchedule]:
-    rows: Sequence[Row[Any]] = (
-        conn.execute(_NEWEST, {"numbers": [each.schedule_no for each in found]}).all() if found else []
-    )
-    newest = {row.schedule_no: Fire(*row) for row in rows}
+    rows = conn.execute(_NEWEST, {"numbers": [each.schedule_no for each in found]}).all() if found else []
+    newest = {row.schedule_no: Fire(*row._tuple()) for row in rows}
     return [ShownSchedule(each, newest.get(each.schedule_no)) for each in found]
 
 

@@ -15,7 +15,7 @@ from testkit.waiting import eventually
 from tests.support.answer_models import check_fields
 from tests.support.callers import client_with, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
-from tests.support.in_process_worker import running_worker
+from tests.support.in_process_worker import running_ticker, running_worker
 from tests.support.schedules import decide, ledger, rewind
 from tests.support.web import PROMPT, WebClient, WebInThread, served
 
@@ -63,7 +63,7 @@ def submitted(client: WebClient) -> list[dict[str, Any]]:
 
 def test_schedule_runs_from_definition_to_deletion(settings: Settings, web: WebInThread) -> None:
     client = web.client
-    with running_worker(settings):
+    with running_worker(settings), running_ticker(settings):
         every_second(client)
         eventually(lambda: len(submitted(client)) >= 2, what="two runs of the schedule")
         paused = asked(client, "POST", "/pause", {"note": "enough"})
@@ -85,7 +85,7 @@ def test_schedule_runs_from_definition_to_deletion(settings: Settings, web: WebI
 
 def test_worker_decides_without_redis(settings: Settings) -> None:
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{own_port()}/0"})
-    with served(away) as web, running_worker(away):
+    with served(away) as web, running_ticker(away):
         every_second(web.client)
         eventually(lambda: len(submitted(web.client)) >= 2, what="two runs of the schedule")
 

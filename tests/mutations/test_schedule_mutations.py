@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from cronsim import CronSim
 from sqlalchemy import Connection
 
 from models.schedules import decide as decide_module
 from models.schedules import fires as fires_module
 from models.schedules import plan, times
 from models.schedules.spec import Spec
+from models.schedules.templates import run_of_fire
 from tests.races.test_schedule_races import (
     passes_decide_each_time_once,
     second_pass_leaves_what_the_first_decides,
@@ -48,14 +50,14 @@ def test_repeated_pass_submits_nothing_twice(db: DbVerbs) -> None:
 
 def test_submission_of_decided_times_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Submit also what has its decision, under keys that do not tell."""
-    added, run_of = fires_module.add_fires, decide_module.run_of_fire
+    added = fires_module.add_fires
 
     def add_all(conn: Connection, new: Sequence[Any], now: datetime) -> Any:
         added(conn, new, now)
         return {fire.key for fire in new}
 
     def run_without_key(*args: Any) -> Any:
-        return replace(run_of(*args), idempotency_key=None)
+        return replace(run_of_fire(*args), idempotency_key=None)
 
     monkeypatch.setattr(decide_module, "add_fires", add_all)
     monkeypatch.setattr(decide_module, "run_of_fire", run_without_key)
@@ -123,7 +125,7 @@ def test_switch_that_runs_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(whole) == len(set(whole))
 
     def raw(given: Spec, after: datetime) -> Iterator[datetime]:
-        for local in times.CronSim(given.cron[0], after.astimezone(given.zone)):
+        for local in CronSim(given.cron[0], after.astimezone(given.zone)):
             yield local.astimezone(after.tzinfo)
 
     monkeypatch.setattr(times, "_times", raw)

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from models.core.callers import ADMIN
 from models.core.statuses import FireKind
 from models.schedules.control import SetPaused, set_paused
 from models.schedules.decide import decide_due
-from models.schedules.put import PutSchedule, put_schedules
+from models.schedules.put import Changed, PutSchedule, put_schedules
 from models.schedules.spec import Spec
 from models.schedules.times import due_times
 from runtime.postgres import is_retryable
 from tests.support.contenders import run_in_threads, steppers
-from tests.support.db_verbs import ADMIN, DbVerbs
+from tests.support.db_verbs import DbVerbs
 from tests.support.schedules import RULES, ago, decide, fires, ledger, made, new_run, outcomes, rewind, state
 
 WORKERS = 6
@@ -89,6 +90,7 @@ def change_waits_for_the_pass(db: DbVerbs) -> None:
         worker.commit()
         (changed,) = putting.result()
         client.commit()
+    assert isinstance(changed, Changed)
     assert changed.decided.outcomes == {}, "a time was decided twice"
     assert (outcomes(db), set(ledger(db).values())) == (["submitted"], {1})
     assert state(db, "a").next_at - state(db, "a").updated_at <= timedelta(hours=1)

@@ -10,6 +10,7 @@ from workers.actors import declare_actors
 from workers.broker import WakingBroker
 from workers.context import worker_context
 from workers.duties import duties_of
+from workers.ticks import Ticker
 
 
 @contextmanager
@@ -25,3 +26,15 @@ def running_worker(settings: Settings) -> Iterator[None]:
         finally:
             worker.stop(timeout=5000)
             broker.close()
+
+
+@contextmanager
+def running_ticker(settings: Settings) -> Iterator[None]:
+    """Run the ticker until the end of the block: it wakes the actors, and does their work while Redis is away."""
+    with worker_context(settings, threads=2) as context:
+        ticker = Ticker(settings.redis_url, duties_of(context))
+        ticker.start()
+        try:
+            yield
+        finally:
+            ticker.stop(10)
