@@ -148,8 +148,10 @@ def _find(conn: Connection, caller: Caller, schedule_id: str) -> Schedule | None
 
 
 def _with_newest(conn: Connection, found: Sequence[Schedule]) -> list[ShownSchedule]:
-    rows = conn.execute(_NEWEST, {"numbers": [each.schedule_no for each in found]}).all() if found else []
-    newest = {row.schedule_no: Fire(*row._tuple()) for row in rows}
+    if not found:
+        return []
+    rows = conn.execute(_NEWEST, {"numbers": [each.schedule_no for each in found]})
+    newest = {row.schedule_no: Fire(*row) for row in rows}
     return [ShownSchedule(each, newest.get(each.schedule_no)) for each in found]
 
 
