@@ -93,7 +93,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /bulk/{bulk_id}": _OVERVIEW,
     "POST /bulk/{bulk_id}/stop": _BULK,
     "GET /schedules": _OVERVIEW,
-    "POST /schedules/preview": _OVERVIEW,
+    "POST /schedules/preview": _SCHEDULE,
     "PUT /schedules/{schedule_id}": _SCHEDULE,
     "GET /schedules/{schedule_id}": _OVERVIEW,
     "DELETE /schedules/{schedule_id}": _SCHEDULE,

@@ -140,7 +140,7 @@ def test_parameters_of_an_agent_are_checked_when_the_schedule_is_put(web: WebInT
     """A schema that has changed since fails the time."""
     client = web.client
     schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
-    client.register(agents=[AGENT | {"parameters_schema": schema}])
+    client.register(instance_id="one", agents=[AGENT | {"parameters_schema": schema}])
     run = {"type": "start_session", "agent_name": "count", "parameters": {"n": "one"}}
     refused = put(client, "a", GOOD | {"run": run})
     assert (refused.status_code, refused.json()["detail"]["error"]) == (400, "parameter_validation_failed")
@@ -148,7 +148,7 @@ def test_parameters_of_an_agent_are_checked_when_the_schedule_is_put(web: WebInT
     rewind(db, "a", 2)
     decide(db)
     assert len(submitted(client)) >= 2
-    client.register(agents=[AGENT | {"parameters_schema": schema | {"required": ["n", "m"]}}])
+    client.register(instance_id="one", agents=[AGENT | {"parameters_schema": schema | {"required": ["n", "m"]}}])
     db.rows("DELETE FROM schedule_fires")
     db.rows("DELETE FROM idempotency_keys")
     rewind(db, "a", 2)

@@ -117,17 +117,20 @@ def test_computation_without_memory_of_the_switch_is_noticed(monkeypatch: pytest
     assert scenario() != []
 
 
-def test_switch_that_runs_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the filter two times in a gap would become the same moment twice."""
-    spec = Spec(cron=("15,45 2 * * *",), timezone="Europe/Berlin")
-    begin = datetime.fromisoformat("2026-03-28T12:00+00:00")
-    whole = times.due_times(spec, begin, begin.replace(day=30), 9)
-    assert len(whole) == len(set(whole))
+def test_second_hour_that_runs_again_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computation that begins in the hour that comes twice would find the time of its first pass again."""
 
-    def raw(given: Spec, after: datetime) -> Iterator[datetime]:
-        for local in CronSim(given.cron[0], after.astimezone(given.zone)):
+    def scenario() -> list[datetime]:
+        spec = Spec(cron=("30 2 * * *",), timezone="Europe/Berlin")
+        begin, middle, until = (
+            datetime.fromisoformat(f"2026-10-25T{clock}+00:00") for clock in ("00:00", "01:10", "12:00")
+        )
+        return times.due_times(spec, begin, middle, 9) + times.due_times(spec, middle, until, 9)
+
+    def raw(spec: Spec, after: datetime) -> Iterator[datetime]:
+        for local in CronSim(spec.cron[0], after.astimezone(spec.zone)):
             yield local.astimezone(after.tzinfo)
 
+    assert len(scenario()) == 1
     monkeypatch.setattr(times, "_times", raw)
-    twice = times.due_times(spec, begin, begin.replace(day=30), 9)
-    assert len(twice) != len(set(twice))
+    assert len(scenario()) == 2
