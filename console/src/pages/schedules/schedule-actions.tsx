@@ -64,8 +64,8 @@ function Trigger({ schedule, close }: { schedule: Schedule; close: () => void })
         While another run of the schedule is unfinished its policy decides: <code>{schedule.overlap}</code>.
       </p>
       <label>
-        <input type="checkbox" checked={always} onChange={(event) => setAlways(event.target.checked)} /> Submit it in any
-        case
+        <input type="checkbox" checked={always} onChange={(event) => setAlways(event.target.checked)} /> Submit it in
+        any case
       </label>
     </Confirm>
   );
