@@ -98,7 +98,7 @@ function NextTimes({ id }: { id: string }) {
       {next.isError && <Notice error={next.error} />}
       {next.data && next.data.times.length === 0 && <p>No time is left.</p>}
       {next.data && next.data.times.length > 0 && (
-        <Table label="Next times" heads={["Time", next.data.timezone, "Change of the clock"]}>
+        <Table label="Times to come" heads={["Time", next.data.timezone, "Change of the clock"]}>
           {next.data.times.map((time) => (
             <tr key={time.fire_at} data-next={time.fire_at}>
               <td>
@@ -122,7 +122,7 @@ function Fires({ id }: { id: string }) {
       {list.isError && <Notice error={list.error} />}
       {list.data && fires.length === 0 && <p>No time has come yet.</p>}
       {fires.length > 0 && (
-        <Table label="Decisions" heads={["Time", "Kind", "Outcome", "Run", "Reason", "Decided"]}>
+        <Table label="Decided times" heads={["Time", "Kind", "Outcome", "Run", "Reason", "Decided"]}>
           {fires.map((fire) => (
             <FireRow key={`${fire.fire_at} ${fire.kind}`} fire={fire} />
           ))}
