@@ -43,5 +43,6 @@ def test_operator_looks_at_pauses_and_triggers_schedule(up: Up, page: Page) -> N
     page.get_by_role("button", name="Resume it").click()
     expect(page.get_by_role("button", name="Pause…")).to_be_visible(timeout=SOON)
     fires.nth(1).get_by_role("link").click()
+    page.get_by_role("tab", name="Properties").click()
     expect(page.get_by_text("schedule=report")).to_be_visible(timeout=SOON)
     httpx.delete(f"{url}/schedules/report").raise_for_status()
