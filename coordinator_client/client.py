@@ -45,9 +45,7 @@ LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(
-    SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls, ScheduleCalls
-):
+class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls, ScheduleCalls):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address

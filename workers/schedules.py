@@ -11,6 +11,7 @@ from runtime.logs import log
 from runtime.metrics import SCHEDULE_FIRES, SCHEDULE_LATENESS
 from runtime.names import Actor
 from runtime.postgres import LOCK_TIMEOUT, STATEMENT_TIMEOUT, is_retryable, sqlstate, transaction
+from runtime.settings import blueprint_variables
 from workers.context import WorkerContext
 from workers.passes import is_due, passes
 from workers.poll_wakeups import wake_polls
@@ -57,7 +58,8 @@ def decide_schedules(context: WorkerContext) -> None:
 
 def rules_of(context: WorkerContext) -> Rules:
     settings = context.settings
-    return Rules(context.limits, settings.demands_per_owner, settings.submissions_per_minute)
+    environment = blueprint_variables(settings)
+    return Rules(context.limits, settings.demands_per_owner, settings.submissions_per_minute, environment)
 
 
 def is_outage(error: Exception) -> bool:

@@ -22,7 +22,7 @@ from models.schedules.decide import Rules
 from models.schedules.put import Changed, PutSchedule, put_schedules
 from runtime.metrics import SCHEDULE_FIRES
 from runtime.names import Actor
-from runtime.settings import Settings
+from runtime.settings import Settings, blueprint_variables
 
 # Each change of a schedule takes a dozen statements.
 MOST_ITEMS: Final = 10
@@ -47,7 +47,8 @@ def schedule_verbs(
     wake_polls: Callable[[Sequence[Any]], None],
 ) -> ScheduleVerbs:
     """Return the queues, made by ``queue``; after a commit that submitted or stopped runs others are told."""
-    rules = Rules(limits, settings.demands_per_owner, settings.submissions_per_minute)
+    environment = blueprint_variables(settings)
+    rules = Rules(limits, settings.demands_per_owner, settings.submissions_per_minute, environment)
 
     def after(_: Sequence[Any], results: Sequence[Any]) -> bool:
         decided = [result.decided for result in results if isinstance(result, Changed | Triggered | Backfilled)]

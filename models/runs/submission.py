@@ -252,9 +252,11 @@ def _refused_parent(
 
 
 def _refused_by_agent(item: NewRun, session: LockedSession | None, state: LockedState) -> CoordinatorError | None:
-    agent = agent_of(item, session, state.agents)
-    if item.callback:
-        return None
+    return None if item.callback else refused_by(item, agent_of(item, session, state.agents))
+
+
+def refused_by(item: NewRun, agent: RunAgent | None) -> CoordinatorError | None:
+    """Return why a run of this agent cannot have these parameters, or cannot resume a session."""
     if isinstance(agent, RegistryAgent):
         return agent.refused or _refused_by_registry(item, agent)
     if agent is None:

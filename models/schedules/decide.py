@@ -12,6 +12,9 @@ from models.core import errors
 from models.core.errors import CoordinatorError
 from models.core.limits import DEFAULT_LIMITS, Limits
 from models.core.statuses import FireKind, FireOutcome, RunStatus
+from models.registries.blueprints.dependencies import ResolutionError
+from models.registries.blueprints.mcp_references import McpConfigMissing, McpReferenceUnresolved
+from models.registries.blueprints.resolve import ScriptNotFound
 from models.runs.stop import Stopped, StopRun, stop_runs
 from models.runs.submission import NewRun, Submitted
 from models.runs.submit import submit_runs
@@ -37,11 +40,15 @@ MOST_SCHEDULES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Bounds of the submissions of schedules. ``a_minute``: of each owner; 0: any number, as of those without one."""
+    """Bounds of the submissions of schedules. ``a_minute``: of each owner; 0: any number, as of those without one.
+
+    ``environment`` has the variables that blueprints of agents may use.
+    """
 
     limits: Limits = DEFAULT_LIMITS
     most_demands: int = 0
     a_minute: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -124,6 +131,10 @@ _REASONS: Final[Mapping[type[CoordinatorError], Callable[[Any], str]]] = {
         f"Agent '{error.agent_name}' has another schema of its parameters now: put the schedule again"
     ),
     errors.AgentNotResumable: lambda error: f"Agent '{error.agent_name}' cannot be resumed",
+    ResolutionError: lambda error: error.text_of_list(),
+    ScriptNotFound: str,
+    McpReferenceUnresolved: str,
+    McpConfigMissing: str,
     errors.KeyReused: lambda _: "Its idempotency key came with another submission",
 }
 
@@ -233,7 +244,13 @@ def _submit(
     items = list(runs.values())
     if not items:
         return []
-    results = submit_runs(conn, items, max_depth=rules.limits.max_depth, most_demands=rules.most_demands)
+    results = submit_runs(
+        conn,
+        items,
+        max_depth=rules.limits.max_depth,
+        most_demands=rules.most_demands,
+        environment=rules.environment,
+    )
     changes: list[ChangedFire] = []
     for key, item, result in zip(runs, items, results, strict=True):
         if not isinstance(result, Submitted):

@@ -1,7 +1,7 @@
 """Create and replace schedules. A change counts from its commit on: what was due before is decided by what was."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -12,14 +12,13 @@ from models.core.callers import Caller
 from models.core.errors import (
     CoordinatorError,
     NotFound,
-    PromptRequired,
     ScheduleExists,
-    SchemaUnchecked,
     TooManySchedules,
     VersionConflict,
 )
 from models.core.statuses import RunType
-from models.runs.submission import NewRun
+from models.runs.submission import NewRun, refused_by
+from models.runs.submit import agents_by_name
 from models.schedules.decide import Decided, Rules, decide_locked
 from models.schedules.rows import COLUMNS, Schedule, clock, lock_schedules
 from models.schedules.spec import Spec, write_spec
@@ -27,7 +26,6 @@ from models.schedules.templates import write_template
 from models.schedules.times import jitter, next_time
 from models.schedules.zones import TZ_VERSION
 from models.schema.sql import sql
-from models.state.agents import read_agents
 from models.state.visibility import owner_filter
 
 MOST_PER_OWNER: Final = 1_000
@@ -206,12 +204,8 @@ def _refused_by_agent(conn: Connection, item: PutSchedule) -> CoordinatorError |
     run = item.run
     if run.type is not RunType.START:
         return None
-    agent = None if run.agent_name is None else read_agents(conn, [run.agent_name])[run.agent_name]
-    if agent is None:
-        return None if run.prompt_only else PromptRequired(run.parameters)
-    if agent.schema_hash is None or agent.parameters_schema is None or agent.schema_hash == item.satisfied_schema:
-        return None
-    return SchemaUnchecked(agent.name, agent.schema_hash, agent.parameters_schema, run.parameters)
+    agent = None if run.agent_name is None else agents_by_name(conn, [run.agent_name])[run.agent_name]
+    return refused_by(replace(run, satisfied_schema=item.satisfied_schema), agent)
 
 
 def _audit(conn: Connection, item: PutSchedule, schedule: Schedule) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from models.claims.matching import Demands
 from models.core.callers import Caller
 from models.core.ids import new_id
+from models.core.retries import read_policy
 from models.core.statuses import FireKind, RunType
 from models.runs.submission import NewRun
 from models.schedules.rows import Schedule
@@ -40,6 +41,8 @@ def run_of_fire(schedule: Schedule, moment: datetime, kind: str) -> NewRun:
     values["additional_demands"] = Demands(
         **{**values["additional_demands"], "tags": tuple(values["additional_demands"]["tags"])}
     )
+    if (retry := values.get("retry")) is not None:
+        values["retry"] = read_policy(json.dumps(retry))
     text = fire_text(moment)
     session_id = values["session_id"]
     values |= {

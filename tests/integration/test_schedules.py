@@ -14,6 +14,7 @@ from models.core.errors import (
     TooManySchedules,
     VersionConflict,
 )
+from models.core.retries import Backoff, RetryPolicy, read_policy
 from models.core.statuses import RunType
 from models.schedules import put as put_module
 from models.schedules.cleanup import retire_fires
@@ -59,7 +60,8 @@ Page = TypeVar("Page", SchedulePage, FirePage)
 
 def test_due_time_is_decided_with_its_run(db: DbVerbs) -> None:
     """The run belongs to the owner and has the labels of its time; the schedule goes on to the next one."""
-    run = new_run(labels={"team": "sky"}, session_id="r-{fire_at}", priority=3)
+    policy = RetryPolicy(3, Backoff(5.0), on=(1, "ValueError"))
+    run = new_run(labels={"team": "sky"}, session_id="r-{fire_at}", priority=3, retry=policy)
     now = now_of(db)
     spec = Spec(at=(now - timedelta(seconds=5), now + timedelta(days=1)), timezone="Europe/Berlin")
     made(db, "a", spec, back=60, caller=ann, run=run)
@@ -72,6 +74,7 @@ def test_due_time_is_decided_with_its_run(db: DbVerbs) -> None:
     found = db.run(str(fire.run_id))
     labels = {"team": "sky", "schedule": "a", "fire_at": text}
     assert (found.owner, found.labels, found.session_id, found.priority) == ("ann", labels, f"r-{text}", 3)
+    assert read_policy(db.one("SELECT CAST(retry AS text) FROM runs")) == policy
     assert db.one("SELECT key FROM idempotency_keys") == f"schedule:a:{text}"
     after = state(db, "a")
     assert (after.next_fire_at, after.decided_until, after.fired) == (spec.at[1], spec.at[0], 1)
