@@ -95,6 +95,8 @@ def _set(cluster: Cluster) -> None:
     gauges.FEED_OLDEST.set(cluster.oldest_unnumbered)
     gauges.STATS_LAG.set(cluster.stats_lag)
     gauges.SCHEDULES_LATE.set(cluster.schedules_late)
+    gauges.WEBHOOKS_PENDING.set(cluster.webhooks_pending)
+    gauges.WEBHOOKS_OLDEST.set(cluster.webhooks_oldest)
     for duty, moment in cluster.duties.items():
         gauges.DUTY_LAST.labels(duty).set(moment)
     for kind in ("expiry", "web", "runners"):

@@ -40,6 +40,7 @@ from app.routes import (
     session_events,
     sessions,
     sign_in,
+    webhooks,
 )
 from app.web import Web
 from models.core.ids import new_id
@@ -70,6 +71,7 @@ MODULES: Final = (
     runners,
     explanations,
     overview,
+    webhooks,
     me,
     administration,
     console_sessions,

@@ -24,6 +24,7 @@ from cli import (
     up,
     watch,
     web,
+    webhooks,
     why,
     worker,
 )
@@ -68,6 +69,7 @@ app.command("stop")(client.stop)
 app.command("replay")(bulk.replay)
 app.add_typer(bulk.bulk, name="bulk")
 app.add_typer(schedules.schedules, name="schedules")
+app.add_typer(webhooks.webhooks, name="webhooks")
 app.command("watch")(watch.watch)
 app.command("top")(top.top)
 

@@ -39,13 +39,16 @@ from coordinator_client.types import (
     Stopped,
     Submitted,
 )
+from coordinator_client.webhook_calls import WebhookCalls
 
 # Upper bound of `wait` in one request (PROTOCOL, Runs).
 LONGEST_RUN_WAIT = 60.0
 LARGEST_PAGE = 1000
 
 
-class CoordinatorClient(SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls, ScheduleCalls):
+class CoordinatorClient(
+    SessionCalls, RunnerCalls, OperatorCalls, BulkCalls, RegistryCalls, HoldCalls, ScheduleCalls, WebhookCalls
+):
     """Client of one coordinator at one or several addresses: an async context manager, for use in one event loop.
 
     A call goes to the address that answered last, and to the others in turn when that one fails. While every address

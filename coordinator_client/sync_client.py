@@ -205,6 +205,15 @@ class SyncCoordinatorClient:
     put_entry = _synchronous(CoordinatorClient.put_entry)
     delete_entry = _synchronous(CoordinatorClient.delete_entry)
 
+    put_webhook = _synchronous(CoordinatorClient.put_webhook)
+    webhooks = _synchronous(CoordinatorClient.webhooks)
+    webhook = _synchronous(CoordinatorClient.webhook)
+    delete_webhook = _synchronous(CoordinatorClient.delete_webhook)
+    rotate_webhook_secret = _synchronous(CoordinatorClient.rotate_webhook_secret)
+    test_webhook = _synchronous(CoordinatorClient.test_webhook)
+    webhook_deliveries = _synchronous(CoordinatorClient.webhook_deliveries)
+    replay_webhook_delivery = _synchronous(CoordinatorClient.replay_webhook_delivery)
+
     runners = _synchronous(CoordinatorClient.runners)
     register = _synchronous(CoordinatorClient.register)
     poll = _synchronous(CoordinatorClient.poll)

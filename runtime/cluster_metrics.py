@@ -28,6 +28,8 @@ FEED_HEAD = _gauge("feed_head_position", "Position of the newest event")
 FEED_FLOOR = _gauge("feed_floor_position", "Position up to which retention has dropped events")
 STATS_LAG = _gauge("stats_lag_seconds", "Age of the oldest event that the counts of the history leave out")
 SCHEDULES_LATE = _gauge("schedules_late_seconds", "Time since the schedule that is due longest was to be decided")
+WEBHOOKS_PENDING = _gauge("webhook_deliveries_pending", "Messages to webhooks in use that wait or are being sent")
+WEBHOOKS_OLDEST = _gauge("webhook_oldest_due_age_seconds", "Time for which the oldest attempt has been due")
 DUTY_LAST = _gauge("duty_last_success_timestamp_seconds", "Unix time at which a worker did the duty last", "duty")
 # kind: expiry, web, runners
 OUTAGES = _gauge("outages_last_day", "Own outages that ended in the last 24 h", "kind")

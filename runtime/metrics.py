@@ -68,6 +68,10 @@ SCHEDULE_LATENESS = Histogram(
     "coordinator_schedule_lateness_seconds", "Time from when a fire was due to its decision", buckets=_WAITS
 )
 
+# outcome: delivered, retried, failed (for good), superseded (recorded too late: sent again by another process)
+WEBHOOK_DELIVERIES = Counter("coordinator_webhook_deliveries", "Attempts to send a message to a webhook", ["outcome"])
+WEBHOOK_SECONDS = Histogram("coordinator_webhook_attempt_seconds", "Duration of an attempt", buckets=_SHORT)
+
 # outcome: sent, failed, coalesced
 WAKEUPS = Counter("coordinator_rings", "Wake-ups sent to Redis", ["bell", "outcome"])
 # outcome: sent, failed

@@ -28,6 +28,7 @@ class Actor(StrEnum):
     STATS = "stats"
     BULK = "bulk"
     SCHEDULES = "schedules"
+    WEBHOOKS = "webhooks"
 
 
 # Names of the queues in Redis. A release that adds an actor to a queue gives it the next number there, since workers of
@@ -47,6 +48,7 @@ QUEUE_OF: Final[Mapping[Actor, Queue]] = MappingProxyType(
         Actor.STATS: Queue.UPKEEP,
         Actor.BULK: Queue.UPKEEP,
         Actor.SCHEDULES: Queue.UPKEEP,
+        Actor.WEBHOOKS: Queue.UPKEEP,
     }
 )
 

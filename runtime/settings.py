@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from runtime.oidc_settings import OidcSettings
 from runtime.secret_files import NoSecret, complete_url, read_secret
 from runtime.variables import unknown_variable
+from runtime.webhooks.allowed import parse_allowed
 
 PREFIX = "COORDINATOR_"
 ALIASES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
@@ -212,6 +213,10 @@ class Settings(OidcSettings):
     group_commit_items: Count = _about(256, "Most items in one transaction")
     group_commit_bytes: Bytes = _about(4 * 1024**2, "Largest size of those items")
 
+    webhook_allow: Names = _about(
+        (), "Networks (10.0.0.0/8) and hosts to which webhooks may lead although they are private or http"
+    )
+
     # This process
     tracing: bool = _about(False, "Export traces as the variables OTEL_* say; needs the extra coordinator[otel]")
     log_format: Literal["console", "json"] = _about("console", "Format of log lines")
@@ -237,12 +242,25 @@ class Settings(OidcSettings):
         }
 
     @field_validator(
-        "cors_origins", "allowed_hosts", "url", "blueprint_environment", "oidc_roles", "oidc_scopes", mode="before"
+        "cors_origins",
+        "allowed_hosts",
+        "url",
+        "blueprint_environment",
+        "oidc_roles",
+        "oidc_scopes",
+        "webhook_allow",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _networks_and_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_allowed(value)
         return value
 
     @field_validator("metrics_port", mode="before")

@@ -29,6 +29,7 @@ from app.schemas import (
     runs,
     schedules,
     sessions,
+    webhooks,
 )
 from models.core.statuses import TERMINAL
 
@@ -41,6 +42,7 @@ FAILURE_FILE: Final = FILE.with_name("failure_types.py")
 HOLD_FILE: Final = FILE.with_name("hold_types.py")
 RETRY_FILE: Final = FILE.with_name("retry_types.py")
 SCHEDULE_FILE: Final = FILE.with_name("schedule_types.py")
+WEBHOOK_FILE: Final = FILE.with_name("webhook_types.py")
 # Types that methods of the client take or return; those that they hold are written before them.
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     runs.AdditionalDemands,
@@ -101,6 +103,11 @@ SCHEDULE_MODELS: Final[tuple[type[BaseModel], ...]] = (
     schedules.NextTimes,
     schedules.Backfill,
 )
+WEBHOOK_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    webhooks.WebhookCreated,
+    webhooks.WebhookPage,
+    webhooks.WebhookDeliveryPage,
+)
 BASES: Final = {model.__name__: base.__name__ for model in MODELS for base in model.__bases__ if base in MODELS}
 # Fields of answers that coordinators of earlier versions do not send.
 LATER: Final = {
@@ -151,6 +158,7 @@ def generated() -> dict[Path, str]:
         HOLD_FILE: HOLD_MODELS,
         FAILURE_FILE: FAILURE_MODELS,
         SCHEDULE_FILE: SCHEDULE_MODELS,
+        WEBHOOK_FILE: WEBHOOK_MODELS,
     }
     models = [model for group in (MODELS, *others.values()) for model in group]
     _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=REF)

@@ -103,6 +103,12 @@ ROWS: Final[dict[str, list[Panel]]] = {
             },
         ),
     ],
+    "Webhooks": [
+        ("Attempts", "ops", {_rate("webhook_deliveries_total", "outcome"): "{{outcome}}"}),
+        ("Duration of an attempt", "s", _quantiles("webhook_attempt_seconds")),
+        ("Messages that wait", "short", {"max(coordinator_webhook_deliveries_pending)": "pending"}),
+        ("Oldest attempt that is due", "s", {"max(coordinator_webhook_oldest_due_age_seconds)": "due"}),
+    ],
     "Web": [
         ("Requests", "ops", {_rate("http_requests_total", "route"): "{{route}}"}),
         (

@@ -23,9 +23,10 @@ PRIORITY: Final = {
     Actor.EXPIRE: 3,
     Actor.SCHEDULES: 4,
     Actor.STATS: 5,
-    Actor.BULK: 6,
-    Actor.UPKEEP: 7,
-    Actor.RETENTION: 8,
+    Actor.WEBHOOKS: 6,
+    Actor.BULK: 7,
+    Actor.UPKEEP: 8,
+    Actor.RETENTION: 9,
 }
 
 

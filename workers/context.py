@@ -32,8 +32,8 @@ class WorkerContext:
 
 @contextmanager
 def worker_context(settings: Settings, *, threads: int) -> Iterator[WorkerContext]:
-    """Open a pool for `threads` actors, the ticker and one to spare. Nothing connects before its first use."""
-    engine = sync_engine(settings, pool_size=threads + 2, name="coordinator worker")
+    """Open a pool for `threads` actors, ticker, webhooks and one to spare. Nothing connects before its first use."""
+    engine = sync_engine(settings, pool_size=threads + 3, name="coordinator worker")
     client = sync_client(settings.redis_url)
     try:
         yield WorkerContext(settings, engine, client, ActorWakeupSender(client), Limits(**settings.deadlines()))

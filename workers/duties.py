@@ -17,12 +17,14 @@ from workers.retention import retire_due
 from workers.schedules import decide_schedules_due
 from workers.stats import roll_up_due
 from workers.upkeep import upkeep_due
+from workers.webhooks import match_due
 
 UPKEEP_SECONDS: Final = 900.0
 # Retain by the ten minutes: history is kept for days, and little is left for each pass.
 RETENTION_SECONDS: Final = 600.0
 STATS_SECONDS: Final = 2.0
 SCHEDULES_SECONDS: Final = 1.0
+WEBHOOKS_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def duties_of(context: WorkerContext) -> list[Duty]:
         _scheduled(context, Actor.UPKEEP, UPKEEP_SECONDS, upkeep_due),
         _scheduled(context, Actor.RETENTION, RETENTION_SECONDS, retire_due),
         _scheduled(context, Actor.STATS, STATS_SECONDS, roll_up_due),
+        _scheduled(context, Actor.WEBHOOKS, WEBHOOKS_SECONDS, match_due),
     ]
 
 

@@ -1,6 +1,7 @@
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from workers.process_metrics import ProcessMetrics
 from workers.schema import wait_for_schema
 from workers.span_export import exporting_spans
 from workers.ticks import Ticker
+from workers.webhook_sending import sending_webhooks
 
 logger = log(__name__)
 
@@ -73,13 +75,15 @@ def run(
         logger.info("worker is ready", queues=sorted(wanted), threads=size)
         tell_ready()
         grace = settings.worker_grace_seconds
-        with exporting_spans(context):
+        with exporting_spans(context), sending_webhooks(context) as sending:
             if wait_for_signal(None) == signal.SIGINT:
                 grace = min(grace, SIGINT_GRACE_SECONDS)
             logger.info("worker drains", seconds=grace)
         process_metrics.stop()
         ticker.stop(0)
+        ends_at = time.monotonic() + grace
         worker.stop(timeout=int(grace * 1000))
+        sending.join(max(0.0, ends_at - time.monotonic()))
         ticker.stop(1)
         process_metrics.join(1)
         broker.close()

@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from models.feed.retention import retire_events, retire_sessions
 from models.schedules.cleanup import retire_fires
+from models.webhooks.deliveries import retire_deliveries
 from runtime.logs import log
 from runtime.names import Actor
 from runtime.postgres import transaction
@@ -21,26 +23,17 @@ def retire_due(context: WorkerContext, older_than: float) -> bool:
     """
     if not is_due(context, Actor.RETENTION, older_than):
         return False
-    events = _retire_events(context)
+    events = _retire(context, retire_events)
+    deliveries = _retire(context, retire_deliveries)
     sessions = _retire_sessions(context)
-    fires = _retire_fires(context)
-    if events or sessions or fires:
-        logger.info("history retired", events=events, sessions=sessions, fires=fires)
+    fires = _retire(context, retire_fires)
+    if events or sessions or deliveries or fires:
+        logger.info("history retired", events=events, sessions=sessions, deliveries=deliveries, fires=fires)
     return True
 
 
-def _retire_events(context: WorkerContext) -> int:
-    work = partial(retire_events, older_than_days=context.settings.event_retention_days)
-    total = 0
-    for dropped in passes(context, work, PASSES):
-        if not dropped:
-            break
-        total += dropped
-    return total
-
-
-def _retire_fires(context: WorkerContext) -> int:
-    work = partial(retire_fires, older_than_days=context.settings.event_retention_days)
+def _retire(context: WorkerContext, retire: Callable[..., int]) -> int:
+    work = partial(retire, older_than_days=context.settings.event_retention_days)
     total = 0
     for dropped in passes(context, work, PASSES):
         if not dropped:

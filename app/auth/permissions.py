@@ -62,8 +62,8 @@ _EVENT: Final = replace(_THINGS, counted=Counted.EVENTS)
 _RUNNER: Final = Permission(runner=_ITSELF)
 _REGISTRATION: Final = replace(_RUNNER, counted=Counted.REGISTRATIONS)
 _REPLAY: Final = Permission(user=_OWN, counted=Counted.SUBMISSIONS)
-_BULK: Final = Permission(user=_OWN, counted=Counted.CHANGES)
-_SCHEDULE: Final = _BULK
+_OWN_CHANGE: Final = Permission(user=_OWN, counted=Counted.CHANGES)
+_SCHEDULE: Final = _OWN_CHANGE
 _REPORT: Final = replace(_RUNNER, counted=Counted.REPORTS)
 
 ADMINS_ONLY: Final = Permission()
@@ -83,15 +83,15 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /runs/{run_id}/why": _THINGS,
     "POST /runs/{run_id}/stop": _CHANGE,
     "POST /runs/{run_id}/replay": _REPLAY,
-    "POST /runs/{run_id}/hold": _BULK,
-    "POST /runs/{run_id}/release": _BULK,
+    "POST /runs/{run_id}/hold": _OWN_CHANGE,
+    "POST /runs/{run_id}/release": _OWN_CHANGE,
     "GET /holds": _OVERVIEW,
     "PUT /holds/{name}": _ADMINISTRATION,
     "DELETE /holds/{name}": _ADMINISTRATION,
-    "POST /bulk": _BULK,
+    "POST /bulk": _OWN_CHANGE,
     "GET /bulk": _OVERVIEW,
     "GET /bulk/{bulk_id}": _OVERVIEW,
-    "POST /bulk/{bulk_id}/stop": _BULK,
+    "POST /bulk/{bulk_id}/stop": _OWN_CHANGE,
     "GET /schedules": _OVERVIEW,
     "POST /schedules/preview": _SCHEDULE,
     "PUT /schedules/{schedule_id}": _SCHEDULE,
@@ -137,6 +137,14 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "DELETE /runners/{runner_id}": _REGISTRATION,
     "POST /runners/{runner_id}/drain": _ADMINISTRATION,
     "DELETE /runners/{runner_id}/drain": _ADMINISTRATION,
+    "PUT /webhooks/{webhook_id}": _OWN_CHANGE,
+    "GET /webhooks": _OVERVIEW,
+    "GET /webhooks/{webhook_id}": _OVERVIEW,
+    "DELETE /webhooks/{webhook_id}": _OWN_CHANGE,
+    "POST /webhooks/{webhook_id}/rotate-secret": _OWN_CHANGE,
+    "POST /webhooks/{webhook_id}/test": _OWN_CHANGE,
+    "GET /webhooks/{webhook_id}/deliveries": _OVERVIEW,
+    "POST /webhooks/{webhook_id}/deliveries/{event_id}/replay": _OWN_CHANGE,
     "GET /me": _ANY_ROLE,
     "GET /agents": _ANY_ROLE,
     "GET /agents/{name}": _ANY_ROLE,

@@ -96,6 +96,8 @@ _NOT_FOUND: Final[Mapping[str, str]] = {
     "bulk": "Bulk not found",
     "hold": "Hold not found",
     "schedule": "Schedule not found",
+    "webhook": "Webhook not found",
+    "delivery": "Delivery not found",
 }
 
 
@@ -251,6 +253,12 @@ _TABLE: Final[Mapping[type[CoordinatorError], Callable[[Any], Problem]]] = {
     errors.ScheduleExists: lambda error: Problem(409, f"Schedule '{error.schedule_id}' already exists"),
     errors.VersionConflict: _version_conflict,
     errors.TooManySchedules: lambda error: Problem(422, [_too_many_schedules(error)]),
+    errors.WebhookExists: lambda error: Problem(409, f"Webhook '{error.webhook_id}' already exists"),
+    errors.WebhookDisabled: lambda _: Problem(409, "The webhook is disabled: enable it first"),
+    errors.TooManyWebhooks: lambda error: Problem(409, f"There are {error.limit} webhooks already: delete one first"),
+    errors.TooManySecrets: lambda error: Problem(
+        409, f"{error.limit} secrets of the webhook sign already: the oldest ends a day after it was replaced"
+    ),
     errors.BadCursor: lambda _: Problem(400, "The cursor is not one that was given out here"),
     errors.ResultNotFound: lambda _: Problem(404, "No result found"),
     errors.SessionNotFinished: lambda _: Problem(400, "Session not finished or idle"),

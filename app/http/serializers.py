@@ -22,11 +22,14 @@ from models.runs.stop import Stopped
 from models.runs.submission import Submitted
 from models.sessions.tree import Tree
 from models.state.runs import Run, iso
+from models.webhooks.history import ShownDelivery
+from models.webhooks.hooks import Webhook
 from runtime.tracing.contexts import execution_traceparent
 
 OK: Final = b'{"ok":true}'
 _SUMMARY_FIELDS: Final = tuple(field.name for field in fields(RunSummary))
 _SUMMARY_MOMENTS: Final = ("created_at", "claimed_at", "started_at", "completed_at", "timeout_at", "not_before")
+_DELIVERY_MOMENTS: Final = ("created_at", "last_attempt_at", "next_at", "ended_at")
 
 
 class Json(Response):
@@ -260,3 +263,13 @@ def agent_json(agent: AgentInfo) -> dict[str, Any]:
         "runner_id": agent.runner_id,
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def webhook_json(webhook: Webhook) -> dict[str, Any]:
+    shown = asdict(webhook) | {"events": list(webhook.events), "labels": webhook.labels or {}}
+    return shown | {"created_at": iso(webhook.created_at), "updated_at": iso(webhook.updated_at)}
+
+
+def delivery_json(delivery: ShownDelivery) -> dict[str, Any]:
+    moments = {name: iso(getattr(delivery, name)) for name in _DELIVERY_MOMENTS}
+    return asdict(delivery) | moments | {"session_id": delivery.session_id or None}

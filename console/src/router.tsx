@@ -19,6 +19,8 @@ import { SchedulePage } from "./pages/schedules/schedule-page";
 import { SchedulesPage } from "./pages/schedules/schedules-page";
 import { SessionPage } from "./pages/sessions/session-page";
 import { SessionsPage } from "./pages/sessions/sessions-page";
+import { WebhookPage } from "./pages/webhooks/webhook-page";
+import { WebhooksPage } from "./pages/webhooks/webhooks-page";
 import { Shell } from "./shell/shell";
 
 const root = createRootRoute({ component: Shell, notFoundComponent: NotFound });
@@ -81,6 +83,14 @@ const registries = createRoute({
   validateSearch: (search: Record<string, unknown>): RegistrySearch => registrySearchFrom(search),
 });
 
+const webhooks = createRoute({ getParentRoute: () => root, path: "/webhooks", component: WebhooksPage });
+
+export const webhookRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/webhooks/$webhookId",
+  component: WebhookPage,
+});
+
 const audit = createRoute({
   getParentRoute: () => root,
   path: "/audit",
@@ -106,6 +116,8 @@ export const router = createRouter({
     runners,
     runnerRoute,
     registries,
+    webhooks,
+    webhookRoute,
     audit,
     keys,
   ]),

@@ -53,6 +53,11 @@ class Act(StrEnum):
     SCHEDULE_RESUMED = "schedule_resumed"
     SCHEDULE_TRIGGERED = "schedule_triggered"
     SCHEDULE_BACKFILLED = "schedule_backfilled"
+    WEBHOOK_CREATED = "webhook_created"
+    WEBHOOK_CHANGED = "webhook_changed"
+    WEBHOOK_DELETED = "webhook_deleted"
+    WEBHOOK_ROTATED = "webhook_rotated"
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,30 @@ class TooManySchedules(CoordinatorError):
 
 
 @dataclass(frozen=True)
+class WebhookExists(CoordinatorError):
+    """Another owner has a webhook of this id."""
+
+    webhook_id: str
+
+
+@dataclass(frozen=True)
+class WebhookDisabled(CoordinatorError):
+    webhook_id: str
+
+
+@dataclass(frozen=True)
+class TooManyWebhooks(CoordinatorError):
+    limit: int
+
+
+@dataclass(frozen=True)
+class TooManySecrets(CoordinatorError):
+    """So many secrets of the webhook are valid already."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class BadCursor(CoordinatorError):
     cursor: str
 

@@ -109,6 +109,25 @@ class FireOutcome(StrEnum):
     FAILED = "failed"
 
 
+class DeliveryState(StrEnum):
+    """States of a message to a webhook."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class WebhookEvent(StrEnum):
+    """Ends of which webhooks are told: those of runs, and those of sessions."""
+
+    RUN_COMPLETED = "run.completed"
+    RUN_FAILED = "run.failed"
+    RUN_STOPPED = "run.stopped"
+    SESSION_FINISHED = "session.finished"
+    SESSION_FAILED = "session.failed"
+    SESSION_STOPPED = "session.stopped"
+
+
 ENDED_BULKS: Final = frozenset({BulkState.COMPLETED, BulkState.STOPPED, BulkState.FAILED})
 
 TRANSITIONS: Final[dict[RunStatus, frozenset[RunStatus]]] = {

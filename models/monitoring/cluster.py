@@ -16,7 +16,15 @@ from models.schema.sql import sql
 from models.state.unfinished import IN_HAND_OF_N, CountedBy, count_held, count_in_hand, count_pending
 
 MOST_PROFILES: Final = 50
-WATCHED_TABLES: Final = ("runs", "sessions", "events", "unnumbered_batches", "waiting_polls", "child_results")
+WATCHED_TABLES: Final = (
+    "runs",
+    "sessions",
+    "events",
+    "unnumbered_batches",
+    "waiting_polls",
+    "child_results",
+    "webhook_deliveries",
+)
 
 PROFILES = text("""
     SELECT profile_id, unmatched_since IS NOT NULL AS unserved, hostname, project_dir, executor_profile, tags
@@ -59,6 +67,27 @@ STATS = text("""
     SELECT coalesce((SELECT CAST(extract(epoch FROM clock_timestamp() - e.created_at) AS float) FROM events e
         WHERE e.feed_pos > t.position ORDER BY e.feed_pos LIMIT 1), 0) AS lag
     FROM run_totals_head t
+""")
+# Count up to 10,000 of each webhook. A message that waits for an earlier one of its session is not due.
+WEBHOOKS = sql("""
+    SELECT coalesce(sum(p.number), 0) AS pending,
+        coalesce(CAST(extract(epoch FROM clock_timestamp() - min(o.next_at)) AS float), 0) AS oldest
+    FROM webhooks w
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT 1 FROM webhook_deliveries d WHERE d.webhook_no = w.webhook_no AND d.state = $DELIVERY_PENDING
+            LIMIT 10000) c
+    ) p
+    LEFT JOIN LATERAL (
+        SELECT d.next_at FROM webhook_deliveries d
+        WHERE d.webhook_no = w.webhook_no AND d.state = $DELIVERY_PENDING AND d.next_at <= clock_timestamp()
+          AND NOT EXISTS (
+            SELECT 1 FROM webhook_deliveries e
+            WHERE e.webhook_no = d.webhook_no AND e.session_id = d.session_id AND e.session_id <> ''
+              AND e.state = $DELIVERY_PENDING AND e.delivery_id < d.delivery_id)
+        ORDER BY d.next_at LIMIT 1
+    ) o ON true
+    WHERE NOT w.disabled
 """)
 # Workers of the version before record the begin alone.
 DUTIES = text("""
@@ -115,8 +144,9 @@ class RunnerGroup:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Snapshot. ``stats_lag``: age in seconds of the oldest event that the counts of the history leave out;
-    ``schedules_late``: seconds since the schedule that is due longest was to be decided; ``duties``: Unix time at which
-    each was last done; ``outages``: number and seconds in the last day, by kind.
+    ``schedules_late``: seconds since the schedule that is due longest was to be decided; ``webhooks_pending`` and
+    ``webhooks_oldest``: messages that wait, and seconds for which the oldest has been due; ``duties``: Unix time at
+    which each was last done; ``outages``: number and seconds in the last day, by kind.
     """
 
     queues: list[Queue]
@@ -129,6 +159,8 @@ class Cluster:
     oldest_unnumbered: float
     stats_lag: float
     schedules_late: float
+    webhooks_pending: int
+    webhooks_oldest: float
     duties: dict[str, float]
     outages: dict[str, tuple[int, float]]
 
@@ -138,6 +170,7 @@ def read_cluster(conn: Connection, duties: Collection[str], *, limits: Limits = 
     pending, held = count_pending(conn, CountedBy.PROFILE), count_held(conn)
     values = {"forget": limits.forget_runner, "stale_after": limits.stale_after}
     runners, feed = conn.execute(RUNNERS, values).all(), conn.execute(FEED).one()
+    messages = conn.execute(WEBHOOKS).one()
     return Cluster(
         queues=_queues(conn, pending, feed.now),
         waiting={
@@ -153,6 +186,8 @@ def read_cluster(conn: Connection, duties: Collection[str], *, limits: Limits = 
         oldest_unnumbered=feed.oldest,
         stats_lag=conn.execute(STATS).scalar_one(),
         schedules_late=max(0.0, conn.execute(SCHEDULES).scalar_one()),
+        webhooks_pending=int(messages.pending),
+        webhooks_oldest=messages.oldest,
         duties={row.duty: row.done_at for row in conn.execute(DUTIES, {"duties": list(duties)})},
         outages={row.kind: (row.number, row.seconds) for row in conn.execute(OUTAGES)},
     )

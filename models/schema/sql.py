@@ -10,6 +10,7 @@ from models.core.statuses import (
     RUN_GROUPS,
     SESSION_GROUPS,
     BulkState,
+    DeliveryState,
     FireKind,
     FireOutcome,
     RunStatus,
@@ -29,6 +30,7 @@ _STATUSES: Final = {
     **{f"BULK_{state.name}": f"'{state}'" for state in BulkState},
     **{f"FIRE_{outcome.name}": f"'{outcome}'" for outcome in FireOutcome},
     **{f"KIND_{kind.name}": f"'{kind}'" for kind in FireKind},
+    **{f"DELIVERY_{state.name}": f"'{state}'" for state in DeliveryState},
     "BULK_ENDED": literals(state for state in BulkState if state in ENDED_BULKS),
 }
 

@@ -30,20 +30,14 @@ from models.schema.caller_tables import (
     stream_tickets,
 )
 from models.schema.columns import VACUUMED_EARLY, JsonText, metadata, moment, one_of
-from models.schema.feed_tables import (
-    events,
-    feed_head,
-    kept_results,
-    run_event_counts,
-    trace_head,
-    unnumbered_batches,
-)
+from models.schema.feed_tables import events, feed_head, kept_results, run_event_counts, trace_head, unnumbered_batches
 from models.schema.hold_tables import holds
 from models.schema.overview_tables import run_stats, run_stats_head, run_totals, run_totals_head
 from models.schema.process_tables import duties, gaps, instances, metrics_targets, waiting_polls
 from models.schema.registry_tables import registry_entries
 from models.schema.schedule_tables import schedule_fires, schedules
 from models.schema.sql import sql
+from models.schema.webhook_tables import webhook_deliveries, webhook_head, webhook_secrets, webhooks
 
 __all__ = [
     "api_keys",
@@ -86,6 +80,10 @@ __all__ = [
     "trace_head",
     "unnumbered_batches",
     "waiting_polls",
+    "webhook_deliveries",
+    "webhook_head",
+    "webhook_secrets",
+    "webhooks",
 ]
 
 sessions = Table(

@@ -202,7 +202,7 @@ def test_pools_fit_into_postgres() -> None:
     allowed = int(re.findall(r"max_connections=(\d+)", services["postgres"]["command"])[0])
     settings = Settings()
     web = settings.web_pool_size + max(2, settings.web_pool_size // 2) + 2
-    worker = settings.worker_threads + 2
+    worker = settings.worker_threads + 3
     replicas = len(services["lb"]["environment"]["WEB_REPLICAS"].split())
 
     assert replicas * web + 8 * worker + 10 <= allowed

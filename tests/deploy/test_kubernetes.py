@@ -129,7 +129,11 @@ def test_network_policies_allow_documented_traffic_only() -> None:
     assert policies["coordinator-issuer"]["policyTypes"] == ["Egress"]
     (to_issuer,) = policies["coordinator-issuer"]["egress"]
     assert to_issuer["ports"] == [{"protocol": "TCP", "port": 443}]
-    assert len(policies) == 4
+    assert chosen(policies["coordinator-webhooks"]["podSelector"]) == ["coordinator-worker"]
+    (to_receivers,) = policies["coordinator-webhooks"]["egress"]
+    assert to_receivers["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert all(block["ipBlock"]["except"] for block in to_receivers["to"])
+    assert len(policies) == 5
 
 
 def test_prometheus_reaches_web_and_workers_at_ports_that_they_serve() -> None:

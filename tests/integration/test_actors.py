@@ -12,7 +12,7 @@ from runtime.names import QUEUE_OF, STORED_AS, Actor
 from runtime.settings import Settings
 from testkit.ports import own_port
 from testkit.recorded_events import RECORDED_EVENTS
-from tests.support import bulks, parents, retention, schedules
+from tests.support import bulks, parents, retention, schedules, webhooks
 from tests.support.clocks import add_outage, fall_silent
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
@@ -134,6 +134,19 @@ def due_schedule(db: DbVerbs) -> Check:
     return check
 
 
+def end_to_tell(db: DbVerbs) -> Check:
+    """End a run of which a webhook is told; one message is made."""
+    webhooks.put(db, "hook", "https://example.com/hook")
+    run = running(db)
+    accepted(db, run, "completed")
+    number_all(db)
+
+    def check() -> None:
+        assert webhooks.messages(db, "hook") == [("run.completed", run.run_id, run.session_id)]
+
+    return check
+
+
 WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.DISPATCH: polls_and_runs,
     Actor.BROADCAST: unnumbered_events,
@@ -144,6 +157,7 @@ WORK: dict[Actor, Callable[[DbVerbs], Check]] = {
     Actor.STATS: history_to_count,
     Actor.BULK: bulk_of_replays,
     Actor.SCHEDULES: due_schedule,
+    Actor.WEBHOOKS: end_to_tell,
 }
 
 

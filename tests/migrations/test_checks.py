@@ -22,6 +22,7 @@ ENUMS = [
     ("schedules", "overlap"),
     ("schedule_fires", "kind"),
     ("schedule_fires", "outcome"),
+    ("webhook_deliveries", "state"),
 ]
 
 
@@ -37,6 +38,10 @@ def test_column_rejects_other_words(db: DbVerbs, table: str, column: str) -> Non
     )
     made(db, "s", ago(db, 5), back=60)
     decide(db)
+    db.rows(
+        "INSERT INTO webhook_deliveries (webhook_no, event_id, event_type, session_id, payload)"
+        " VALUES (1, 'e', 't', 's', '{}')"
+    )
     with pytest.raises(IntegrityError, match="violates check constraint"):
         db.rows(f"UPDATE {table} SET {column} = 'sleeping'")
 

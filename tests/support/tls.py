@@ -23,7 +23,7 @@ SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")
 
 @dataclass
 class Certificate:
-    """Self-signed certificate of 127.0.0.1, in files."""
+    """Self-signed certificate of 127.0.0.1 or of a name, in files."""
 
     certificate: Path
     key: Path
@@ -34,10 +34,11 @@ class Certificate:
         return context
 
 
-def self_signed(directory: Path, name: str) -> Certificate:
-    """Make a new certificate; a client that trusts another one must refuse it."""
+def self_signed(directory: Path, name: str, host: str | None = None) -> Certificate:
+    """Make a new certificate, of 127.0.0.1 or of a host; a client that trusts another one must refuse it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    alternative = x509.IPAddress(ipaddress.ip_address("127.0.0.1")) if host is None else x509.DNSName(host)
     now = dt.datetime.now(dt.UTC)
     day = dt.timedelta(days=1)
     made = (
@@ -48,7 +49,7 @@ def self_signed(directory: Path, name: str) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - day)
         .not_valid_after(now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -9,3 +9,9 @@ export function submitCommand(): string {
 export function runnerCommand(): string {
   return `coordinator runner --url ${apiRoot.replace(/\/$/, "")} -- python -m runner.demo`;
 }
+
+/** Return the line that creates a webhook at this coordinator. */
+export function webhookCommand(): string {
+  const hook = '{"url": "https://example.com/hook", "events": ["run.failed"]}';
+  return `echo '${hook}' | coordinator webhooks put ID - --url ${apiRoot.replace(/\/$/, "")}`;
+}

@@ -12,6 +12,7 @@ const KEYS = [
   ["g c", "Schedules"],
   ["g n", "Runners"],
   ["g e", "Agents and what they name"],
+  ["g w", "Webhooks, for users and administrators"],
   ["g a", "Audit, for administrators"],
   ["g k", "Keys, for administrators"],
   ["Enter", "In the search of a log: the next match"],

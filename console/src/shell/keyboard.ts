@@ -10,6 +10,7 @@ const PLACES = {
   c: "/schedules",
   n: "/runners",
   e: "/agents",
+  w: "/webhooks",
   a: "/audit",
   k: "/keys",
 } as const;

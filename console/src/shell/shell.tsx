@@ -19,6 +19,7 @@ const PAGES = [
   { to: "/schedules", name: "Schedules", roles: ["admin", "user"] },
   { to: "/runners", name: "Runners", roles: ["admin", "runner"] },
   { to: "/agents", name: "Agents", roles: ["admin", "user", "runner"] },
+  { to: "/webhooks", name: "Webhooks", roles: ["admin", "user"] },
   { to: "/audit", name: "Audit", roles: ["admin"] },
   { to: "/keys", name: "Keys", roles: ["admin"] },
 ] as const;
