@@ -38,6 +38,8 @@ FEATURES: Final = (
     "holds",
     "failures",
     "schedules",
+    "registries",
+    "webhooks",
 )
 
 
