@@ -60,6 +60,7 @@ def _given() -> dict[str, str]:
     }
 
 
+_REGISTRY_AGENT: Final = "(SELECT e.name FROM registry_entries e WHERE e.kind = 'agents' AND e.name = n.agent_name)"
 # Insert keys, then sessions, then runs, each in the order of its index: the order of locks of all submissions. Each
 # insert reads all rows of the one before by a hash of them, whatever number of items the planner expects, and waits
 # for the transaction that inserts the same row. A key that is stored leaves its item out before anything of it is
@@ -77,8 +78,7 @@ _SUBMIT = sql(
             CASE WHEN $any_selector IS NULL
                       AND (n.agent_name IS NULL
                            OR (SELECT a.name FROM runner_agents a WHERE a.name = n.agent_name) IS NULL
-                              AND (SELECT e.name FROM registry_entries e
-                                   WHERE e.kind = 'agents' AND e.name = n.agent_name) IS NULL)
+                              AND $registry_agent IS NULL)
                  THEN (ARRAY(SELECT (SELECT p.profile_id FROM demand_profiles p
                                      WHERE p.hash = d.hash AND p.last_used_at > now() - interval '1 hour')
                              FROM given, unnest(given.hashes) WITH ORDINALITY AS d(hash, place)
@@ -144,6 +144,7 @@ _SUBMIT = sql(
     ),
     recorded=RECORDED,
     any_selector=ANY_SELECTOR,
+    registry_agent=_REGISTRY_AGENT,
 )
 
 
