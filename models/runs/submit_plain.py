@@ -5,7 +5,7 @@ Each rule is that of ``models.runs.submit``, to which a property test holds this
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
