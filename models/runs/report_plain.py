@@ -26,7 +26,7 @@ from models.state.event_sql import (
     session_event_frame,
     session_frame,
 )
-from models.state.holds import ANY_HOLD
+from models.state.holds import ANY_SELECTOR
 from models.state.plain_locks import locked_versions, read_item_sessions
 from models.state.sessions import SESSION_COLUMNS_OF_S
 
@@ -90,7 +90,8 @@ _REPORT = sql(
           AND (result.waits IS NULL OR i.status = $RUNNING)
           AND (i.status <> $FAILED OR i.fails_at_once)
           -- the next run may be held
-          AND (i.status = $RUNNING OR next.run_id IS NULL OR $any_hold IS NULL)
+          AND (i.status = $RUNNING OR next.run_id IS NULL
+               OR ($any_selector IS NULL AND (SELECT true FROM holds h WHERE h.run_id = next.run_id) IS NULL))
           -- the parent is called back
           AND (i.status = $RUNNING OR i.execution_mode <> '$callback' OR i.parent_session_id IS NULL
                OR i.parent_session_id = i.session_id)
@@ -162,7 +163,7 @@ _REPORT = sql(
     FROM moved
 """,
     is_reporter=IS_REPORTER,
-    any_hold=ANY_HOLD,
+    any_selector=ANY_SELECTOR,
     resume=RunType.RESUME.value,
     callback=ExecutionMode.ASYNC_CALLBACK.value,
     run_updated=run_updated_frame(**_MOVED),

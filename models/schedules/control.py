@@ -143,8 +143,8 @@ def _set_paused(conn: Connection, item: SetPaused, rules: Rules) -> ChangeResult
         return Changed(found)
     if item.expect_version is not None and item.expect_version != found.version:
         return VersionConflict(item.schedule_id, found.version)
-    decided = decide_locked(conn, [found], rules)
     now = clock(conn)
+    decided = decide_locked(conn, [found], rules, until=now)
     values = {"schedule_id": item.schedule_id, "now": now}
     if item.paused:
         row = conn.execute(_PAUSE, {**values, "note": item.note}).one()
@@ -207,9 +207,9 @@ def _backfill(conn: Connection, item: Backfill, rules: Rules) -> Backfilled | No
     found = _lock(conn, item.caller, item.schedule_id)
     if found is None:
         return NotFound("schedule", item.schedule_id)
-    # Times that are due now have their decision first.
-    decided = decide_locked(conn, [found], rules)
+    # Times up to now have their decision first.
     now = clock(conn)
+    decided = decide_locked(conn, [found], rules, until=now)
     planned = plan_backfill(conn, found, item, now)
     waits = item.overlap != Overlap.ALLOW
     fires = [

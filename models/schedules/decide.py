@@ -157,15 +157,26 @@ def decide_due(conn: Connection, rules: Rules, most: int = MOST_SCHEDULES) -> De
     return decided
 
 
-def decide_locked(conn: Connection, schedules: Sequence[Schedule], rules: Rules) -> Decided:
-    """Decide what is due of schedules whose rows are locked; paused ones are passed over."""
+def decide_locked(
+    conn: Connection, schedules: Sequence[Schedule], rules: Rules, *, until: datetime | None = None
+) -> Decided:
+    """Decide what is due of schedules whose rows are locked; paused ones are passed over.
+
+    ``until``: moment of a change of the schedules; each nominal time up to it is decided, its jitter over or not.
+    """
     decided = Decided()
     active = [schedule for schedule in schedules if not schedule.paused]
     if not active:
         return decided
-    now = clock(conn)
+    now = until or clock(conn)
     states = read_states(conn, active, rules)
-    plans = [(schedule, plan_schedule(schedule, states[schedule.schedule_no], now)) for schedule in active]
+    plans: list[tuple[Schedule, Plan]] = []
+    left: dict[str | None, int | None] = {}
+    for schedule in active:
+        state = states[schedule.schedule_no]
+        state.quota = left.get(schedule.owner, state.quota)
+        plans.append((schedule, plan_schedule(schedule, state, now, awaits_jitter=until is None)))
+        left[schedule.owner] = state.quota
     apply_plans(conn, plans, now, rules, decided)
     move_on(conn, plans, states)
     return decided

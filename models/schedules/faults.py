@@ -50,7 +50,8 @@ def decide_one(conn: Connection, schedule_no: int, rules: Rules) -> Decided:
 
 
 def set_aside(conn: Connection, schedule_no: int, reason: str, *, is_passing: bool) -> Decided:
-    """Record what is due of a schedule as failed; a passing fault postpones it until it is a minute late.
+    """Record what is due of a schedule as failed; a passing fault postpones it until it is a minute late, and
+    too late to be caught up, and fails no fire that waits.
 
     Its next times are computed. One whose times cannot be computed is paused.
     """
@@ -60,7 +61,8 @@ def set_aside(conn: Connection, schedule_no: int, reason: str, *, is_passing: bo
         return decided
     now = clock(conn)
     due_since = schedule.next_fire_at or now
-    if is_passing and now - due_since - timedelta(seconds=schedule.jitter_seconds) < PATIENCE:
+    patience = max(PATIENCE, timedelta(seconds=schedule.catch_up_seconds))
+    if is_passing and now - due_since - timedelta(seconds=schedule.jitter_seconds) < patience:
         if schedule.next_at is not None and schedule.next_at <= now:
             conn.execute(_POSTPONE, {"number": schedule_no, "seconds": AGAIN_SECONDS})
         return decided
@@ -69,7 +71,7 @@ def set_aside(conn: Connection, schedule_no: int, reason: str, *, is_passing: bo
     except Exception:  # noqa: BLE001 -- whatever is wrong with it, people have to put it again
         conn.execute(_GIVE_UP, {"number": schedule_no, "reason": reason})
         return decided
-    waiting = waiting_fires(conn, [schedule_no]).get(schedule_no, [])
+    waiting = [] if is_passing else waiting_fires(conn, [schedule_no]).get(schedule_no, [])
     change_fires(
         conn,
         [ChangedFire((fire.schedule_no, fire.fire_at, fire.kind), FireOutcome.FAILED, reason) for fire in waiting],

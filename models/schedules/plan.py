@@ -83,15 +83,15 @@ class Due:
     last_missed: datetime | None = None
 
 
-def plan_schedule(schedule: Schedule, state: State, now: datetime) -> Plan:
-    """Return what to do with the schedule now."""
+def plan_schedule(schedule: Schedule, state: State, now: datetime, *, awaits_jitter: bool = True) -> Plan:
+    """Return what to do with the schedule now; without ``awaits_jitter`` every nominal time up to now is decided."""
     plan = Plan()
     most = schedule.pause_after_failures
     if most is not None and state.failures >= most:
         plan.pause_reason = f"{state.failures} runs failed in a row"
     else:
         _start_waiting(plan, state)
-    due = due_now(schedule, now)
+    due = due_now(schedule, now, awaits_jitter=awaits_jitter)
     if due.missed and due.last_missed is not None:
         plan.decisions.append(_missed(due))
     left = schedule.fires_left
@@ -126,7 +126,7 @@ def decide(plan: Plan, schedule: Schedule, state: State, wanted: Decision, overl
     return decision
 
 
-def due_now(schedule: Schedule, now: datetime) -> Due:
+def due_now(schedule: Schedule, now: datetime, *, awaits_jitter: bool = True) -> Due:
     """Return the times up to now that have no decision: those on time, and of the others the newest to catch up."""
     spec, after = schedule.times, schedule.decided_until
     patience = timedelta(seconds=schedule.catch_up_seconds)
@@ -138,7 +138,7 @@ def due_now(schedule: Schedule, now: datetime) -> Due:
         moment: now - moment - jitter(schedule.schedule_id, moment, then, schedule.jitter_seconds)
         for moment, then in zip(times, following, strict=True)
     }
-    if times and late[times[-1]] < timedelta(0):
+    if awaits_jitter and times and late[times[-1]] < timedelta(0):
         times = times[:-1]
     taken = 0
     for moment in reversed(times):

@@ -154,12 +154,13 @@ def _replace(conn: Connection, item: PutSchedule, found: Schedule, rules: Rules)
         return Changed(found, created=found.version == 1)
     if item.expect_version is not None and item.expect_version != found.version:
         return VersionConflict(item.schedule_id, found.version)
-    decided = decide_locked(conn, [found], rules)
+    now = clock(conn)
+    decided = decide_locked(conn, [found], rules, until=now)
     (found,) = lock_schedules(conn, [item.schedule_id]).values()
     left = None if item.most_fires is None else max(0, item.most_fires - found.fired)
     paused = found.paused if item.paused is None else item.paused
     values = {
-        **_values(item, clock(conn), fires_left=left),
+        **_values(item, now, fires_left=left),
         "paused": paused,
         "pause_reason": found.pause_reason if paused else None,
     }

@@ -247,6 +247,34 @@ def test_backfill_submits_times_without_a_run_once(db: DbVerbs) -> None:
     assert state(db, "a").fired == 1
 
 
+@pytest.mark.parametrize("change", ["put", "pause", "backfill"])
+def test_time_whose_jitter_is_not_over_is_decided_once_by_a_change(db: DbVerbs, change: str) -> None:
+    """Otherwise it would be decided never, or a second time as one of a backfill."""
+    spec = ago(db, 1)
+    made(db, "a", spec, back=60, jitter_seconds=86_400)
+    decide(db)
+    assert outcomes(db) == []
+    match change:
+        case "put":
+            put(db, "a", spec, note="new", jitter_seconds=86_400)
+        case "pause":
+            pause(db, "a")
+            pause(db, "a", paused=False)
+        case "backfill":
+            asked = Backfill(ADMIN, "a", spec.at[0] - timedelta(minutes=1), now_of(db) + timedelta(minutes=1))
+            db.do(backfill_schedules, [asked], rules=RULES)
+    decide(db)
+    assert [(fire.kind, fire.outcome) for fire in fires(db)] == [("due", "submitted")]
+
+
+def test_schedules_of_an_owner_share_its_quota(db: DbVerbs) -> None:
+    rules = Rules(a_minute=2)
+    for name in ("a", "b", "c"):
+        made(db, name, ago(db, 9), back=60, caller=ann, rules=rules)
+    decide(db, rules)
+    assert sorted(outcomes(db)) == ["buffered", "submitted", "submitted"]
+
+
 def test_quota_of_the_owner_delays_its_fires(db: DbVerbs) -> None:
     rules = Rules(a_minute=2)
     made(db, "a", ago(db, 9, 8, 7), back=60, caller=ann, overlap="allow", rules=rules)
