@@ -61,6 +61,7 @@ async def read_capabilities(request: Request, web: Web) -> Response:
     responses={200: answer("The capability", schemas.Capability), **NO_CAPABILITY, **AWAY},
 )
 async def read_capability(name: str, web: Web) -> Response:
+    """Return a capability with its text, script and MCP servers."""
     return Json(capability_json(cast("Capability", await _one(web, Kind.CAPABILITY, name))))
 
 
@@ -141,6 +142,7 @@ async def read_scripts(request: Request, web: Web) -> Response:
     responses={200: answer("The script", schemas.Script), **NO_SCRIPT, **AWAY},
 )
 async def read_script(name: str, web: Web) -> Response:
+    """Return a script with its content."""
     return Json(script_json(cast("Script", await _one(web, Kind.SCRIPT, name))))
 
 

@@ -19,6 +19,9 @@ STRICT = [
     ("PATCH", "/sessions/x/metadata"),
 ]
 
+# Last parts of the addresses of calls that say everything by their address.
+WITHOUT_BODY = {"stop", "release", "rotate-secret", "test", "replay"}
+
 
 @pytest.mark.parametrize(
     ("value", "kind"),
@@ -214,7 +217,7 @@ def test_description_covers_every_route_with_examples_and_errors(client: WebClie
     assert len(operations) >= 30
     for path, method, operation in operations:
         assert operation.get("description"), (path, method)
-        if method in {"post", "patch"} and "stop" not in path:
+        if method in {"post", "patch"} and path.rpartition("/")[2] not in WITHOUT_BODY:
             assert "requestBody" in operation, path
         for status, answer in operation["responses"].items():
             if status >= "400" and "health" not in path:

@@ -8,6 +8,7 @@ import pytest
 
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import KeyReused, NotFound, RunNotEnded
+from models.core.retries import RetryPolicy, read_policy
 from models.core.statuses import RunStatus
 from models.runs.delete import DeleteSession, delete_sessions
 from models.runs.submission import Submitted
@@ -47,6 +48,7 @@ FULL: dict[str, Any] = {
     "max_attempts": 3,
     "run_timeout_seconds": 60,
     "no_match_timeout_seconds": 50,
+    "retry": RetryPolicy(3),
 }
 
 
@@ -67,6 +69,8 @@ def test_replay_copies_every_field_of_submission(db: DbVerbs) -> None:
     assert new.run_id != run_id
     assert new.not_before is None
     assert db.session(new.session_id).scope == json.loads(FULL["scope"])
+    policies = db.rows("SELECT CAST(retry AS text) AS policy FROM runs")
+    assert [read_policy(row.policy) for row in policies] == [FULL["retry"]] * 2
 
 
 def test_every_field_of_a_submission_is_copied_or_decided() -> None:
@@ -75,7 +79,7 @@ def test_every_field_of_a_submission_is_copied_or_decided() -> None:
     decided |= {"idempotency_key", "body_hash", "replay_of", "replayed_owner", "additional_demands", "traceparent"}
     decided |= {"prompt_only", "satisfied_schema", "looks_up_agent", "keeps_demands", "callback"}
     fields = set(type(start_submission()).__dataclass_fields__)
-    assert fields - decided == set(COPIED) - {"owner", "demands"}
+    assert fields - decided == set(COPIED) - {"owner", "demands"} | {"retry"}
 
 
 def test_change_replaces_field_as_a_whole(db: DbVerbs) -> None:
