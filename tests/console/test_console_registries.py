@@ -35,7 +35,7 @@ def test_agents_are_shown_resolved_live_and_deactivated_by_admins(
             expect(row).to_contain_text("weekly")
             assert faults_of_access(page) == []
             admin.post("/agents", {"name": "later", "description": ""})
-            expect(page.locator('tr[data-entry="later"]')).to_be_visible(timeout=5_000)
+            expect(page.locator('tr[data-entry="later"]')).to_be_visible(timeout=SOON)
             row.get_by_role("link", name="reporter").click()
             expect(page.get_by_role("heading", name="reporter")).to_be_visible()
             expect(page.get_by_text("Search the web.")).to_be_visible(timeout=SOON)
@@ -53,6 +53,7 @@ def test_agents_are_shown_resolved_live_and_deactivated_by_admins(
             page.get_by_role("button", name=re.compile("sign out")).click()
             page.get_by_label("API key").fill(make_key(db, Role.USER, "ann"))
             page.get_by_role("button", name="Sign in", exact=True).click()
+            expect(page.get_by_role("button", name=re.compile("sign out"))).to_be_visible(timeout=SOON)
             page.goto(f"{url}/console/agents?name=reporter")
             expect(page.get_by_text("Search the web.")).to_be_visible(timeout=SOON)
             expect(page.get_by_role("button", name="Activate…")).to_have_count(0)
