@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,9 +17,11 @@ from runtime.logs import log
 from runtime.loops import jittered, run_forever
 from runtime.metrics import WEBHOOK_DELIVERIES, WEBHOOK_SECONDS
 from runtime.postgres import transaction
-from runtime.webhooks.addresses import Targets
-from runtime.webhooks.sending import ATTEMPT_SECONDS, Sender
+from runtime.webhooks.addresses import ATTEMPT_SECONDS, Targets
 from workers.context import WorkerContext
+
+if TYPE_CHECKING:
+    from runtime.webhooks.sending import Sender
 
 logger = log(__name__)
 
@@ -79,6 +81,8 @@ class WebhookSending(threading.Thread):
             self._loop.call_soon_threadsafe(self._ended.set)
 
     async def _serve(self) -> None:
+        from runtime.webhooks.sending import Sender  # noqa: PLC0415  # slow: in the thread, beside the start
+
         sender = Sender(Targets(self._context.settings.webhook_allow))
         looking = asyncio.create_task(
             run_forever(
@@ -98,7 +102,7 @@ class WebhookSending(threading.Thread):
         await sender.close()
         self._database.shutdown(wait=False)
 
-    async def _step(self, sender: Sender) -> None:
+    async def _step(self, sender: "Sender") -> None:
         if self._woken.is_set():
             await asyncio.sleep(LINGER_SECONDS)
         self._woken.clear()
@@ -116,7 +120,7 @@ class WebhookSending(threading.Thread):
         if not attempt.cancelled() and (fault := attempt.exception()) is not None:
             logger.error("message to a webhook not handled", exc_info=fault)
 
-    async def _attempt(self, sender: Sender, delivery: Delivery) -> None:
+    async def _attempt(self, sender: "Sender", delivery: Delivery) -> None:
         began = time.monotonic()
         answer = await sender.send(delivery.url, delivery.event_id, delivery.payload, delivery.secrets)
         WEBHOOK_SECONDS.observe(time.monotonic() - began)

@@ -5,15 +5,18 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
-
-import httpx
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from runtime.webhooks.allowed import LONGEST_HOST, Network, parse_allowed
+
+if TYPE_CHECKING:
+    import httpx
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LONGEST_URL: Final = 2_000
+# All of an attempt: look-up, connection and answer.
+ATTEMPT_SECONDS: Final = 10.0
 # Ranges that lead to an IPv4 address, whatever it is, and those that some versions of Python take for public.
 _REFUSED: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(network)
@@ -47,7 +50,7 @@ class Unresolved(Exception):
 class Target:
     """Parsed address of a webhook: host in ASCII, as it is sent in ``Host`` and in the TLS handshake."""
 
-    url: httpx.URL
+    url: "httpx.URL"
     host: str
     port: int
 
@@ -64,6 +67,8 @@ class Targets:
 
     def parse(self, url: str) -> Target:
         """Return the target of an address that may be used as far as its text says. Raises TargetRefused."""
+        import httpx  # noqa: PLC0415  # slow, and most web processes check no address
+
         if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
             raise TargetRefused(f"Should be a URL of at most {LONGEST_URL} printable ASCII characters")
         try:

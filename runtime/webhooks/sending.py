@@ -10,11 +10,9 @@ from typing import Final
 
 import httpx
 
-from runtime.webhooks.addresses import TargetRefused, Targets, Unresolved
+from runtime.webhooks.addresses import ATTEMPT_SECONDS, TargetRefused, Targets, Unresolved
 from runtime.webhooks.signing import signed_headers
 
-# All of an attempt: look-up, connection and answer.
-ATTEMPT_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 4.0
 # Addresses of a name that are tried in turn while none accepts a connection.
 MOST_ADDRESSES: Final = 3

@@ -35,6 +35,10 @@ def status_of(client: WebClient, name: str, **headers: str) -> int:
         runner_id="lnch_none",
         key_id="crd_none",
         bulk_id="blk_none",
+        schedule_id="none",
+        webhook_id="none",
+        event_id="none",
+        server_id="none",
         name="none",
     )
     body: dict[str, Any] = {"content": b"{}"} if method in {"POST", "PATCH"} else {}
