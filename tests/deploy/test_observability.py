@@ -213,7 +213,7 @@ def test_prometheus_itself_reads_every_process(cluster: Cluster) -> None:
         return last == wanted
 
     try:
-        eventually(read, what="all targets up")
+        eventually(read, 90, what="all targets up")
     except AssertionError as error:
         raise AssertionError(f"{error}\n{last}\n{log_file.read_text()[-4000:]}") from None
 
