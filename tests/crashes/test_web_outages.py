@@ -56,7 +56,7 @@ def test_clients_get_503_and_runners_wait_while_postgres_is_stopped(
     assert client.status(run["run_id"]) == "completed"
     next_run = eventually(lambda: client.post("/runs", START).json().get("run_id"), what="a submission")
     assert parked.result(30).json()["run"]["run_id"] == next_run
-    assert "Postgres" not in client.get("/health/ready").text
+    eventually(lambda: "Postgres" not in client.get("/health/ready").text, what="readiness")
 
 
 def test_held_report_ends_in_503_when_the_outage_is_longer(own_postgres: OwnPostgres, redis_url: str) -> None:

@@ -132,7 +132,7 @@ export class CoordinatorClient {
 
   /** Return one page of runs, newest first. Pass its `next_cursor` as `cursor` to get the next page. */
   async runs(filters: RunFilters = {}, options: CallOptions = {}): Promise<Schemas["RunPage"]> {
-    const given = { params: { query: filters }, ...this.by(["runs"], options) };
+    const given = { params: { query: { cursor_in_body: true, ...filters } }, ...this.by(["runs"], options) };
     return dataOf(await this.api.GET("/runs", given)) as Schemas["RunPage"];
   }
 
@@ -159,7 +159,7 @@ export class CoordinatorClient {
 
   /** Return one page of sessions, newest first. Pass its `next_cursor` as `cursor` to get the next page. */
   async sessions(filters: SessionFilters = {}, options: CallOptions = {}): Promise<Schemas["SessionPage"]> {
-    const given = { params: { query: filters }, ...this.by(["sessions"], options) };
+    const given = { params: { query: { cursor_in_body: true, ...filters } }, ...this.by(["sessions"], options) };
     return dataOf(await this.api.GET("/sessions", given));
   }
 
