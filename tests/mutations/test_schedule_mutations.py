@@ -97,7 +97,7 @@ def test_overlap_that_is_not_seen_is_noticed(
 def test_times_that_are_passed_over_are_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what comes before the newest time, as a schedule that only looks at its next one would."""
     due = plan.due_now
-    monkeypatch.setattr(plan, "due_now", lambda *args: plan.Due(due(*args).times[-1:]))
+    monkeypatch.setattr(plan, "due_now", lambda *args, **how: plan.Due(due(*args, **how).times[-1:]))
     notices(passes_decide_each_time_once, db, by="left out")
 
 
