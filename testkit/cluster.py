@@ -133,7 +133,7 @@ class Cluster:
         if process.url:
             self.wait_until(process, lambda: answers(f"{process.url}/health/ready"), "ready")
         else:
-            self.wait_until(process, lambda: "ready" in process.log(), "ready")
+            self.wait_until(process, lambda: "worker is ready" in process.log(), "ready")
 
     def start(
         self,

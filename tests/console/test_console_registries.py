@@ -41,7 +41,7 @@ def test_agents_are_shown_resolved_live_and_deactivated_by_admins(
             expect(page.get_by_text("Search the web.")).to_be_visible(timeout=SOON)
             page.get_by_role("button", name="Deactivate…").click()
             page.get_by_role("button", name="Deactivate it").click()
-            expect(page.get_by_role("button", name="Activate…")).to_be_visible(timeout=SOON)
+            expect(page.get_by_role("button", name="Activate…", exact=True)).to_be_visible(timeout=SOON)
             assert admin.get("/agents/reporter").json()["status"] == "inactive"
             assert faults_of_access(page) == []
             page.get_by_role("link", name="All of this kind").click()
@@ -56,4 +56,4 @@ def test_agents_are_shown_resolved_live_and_deactivated_by_admins(
             expect(page.get_by_role("button", name=re.compile("sign out"))).to_be_visible(timeout=SOON)
             page.goto(f"{url}/console/agents?name=reporter")
             expect(page.get_by_text("Search the web.")).to_be_visible(timeout=SOON)
-            expect(page.get_by_role("button", name="Activate…")).to_have_count(0)
+            expect(page.get_by_role("button", name="Activate…", exact=True)).to_have_count(0)

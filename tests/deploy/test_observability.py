@@ -206,9 +206,12 @@ def test_prometheus_itself_reads_every_process(cluster: Cluster) -> None:
     def read() -> bool:
         nonlocal last
         try:
-            found = httpx.get(f"{url}/api/v1/targets", timeout=30).json()["data"]["activeTargets"]
+            answer = httpx.get(f"{url}/api/v1/targets", timeout=30)
         except httpx.TransportError:
             return False
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # until it has read its own files
+            return False
+        found = answer.json()["data"]["activeTargets"]
         last = {(one["labels"]["job"], one["labels"]["instance"], one["health"]) for one in found}
         return last == wanted
 

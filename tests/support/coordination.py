@@ -27,7 +27,7 @@ class Coordination:
         addresses = [part for url in urls or (self.url,) for part in ("--url", url)]
         process = self.cluster.start("runner", ["runner", *addresses, *arguments])
         if wait:
-            self.cluster.wait_until(process, lambda: "registered" in process.log(), "registered")
+            self.cluster.wait_until(process, lambda: '"event": "registered"' in process.log(), "registered")
         return process
 
     def start_python_runner(self, script: str, *arguments: str, **options: Any) -> Process:
