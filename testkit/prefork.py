@@ -20,21 +20,8 @@ from typing import IO, Any
 from testkit.waiting import pause_after
 
 _ROOT = Path(__file__).parents[1]
-# Without runner, up and watch: how these start, and what their command lines show, is under test.
-_COMMANDS = (
-    "web",
-    "worker",
-    "migrate",
-    "submit",
-    "runs",
-    "run",
-    "runners",
-    "stop",
-    "keys",
-    "audit",
-    "feed",
-    "settings",
-)
+# How these start, and what their command lines show, is under test.
+_NEVER_FORKED = ("runner", "up", "watch", "top")
 _IMPORTED_BY_COMMANDS = (
     *("app.main", "server.http_server", "workers.main", "models.schema.migrate", "models.auth.audit"),
     *("alembic.config", "cli.views", "coordinator_client.client", "httpx", "rich.console"),
@@ -84,7 +71,7 @@ class ForkServer:
         another encoding.
         """
         read = {name: value for name, value in env.items() if name.startswith(_READ_AT_START)}
-        return arguments[0] in _COMMANDS and read.items() <= _own_environment().items()
+        return arguments[0] not in _NEVER_FORKED and read.items() <= _own_environment().items()
 
     def start(self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, files: Sequence[IO[bytes]]) -> Fork:
         """Start `coordinator` with these arguments, and these files as its stdin, stdout and stderr."""

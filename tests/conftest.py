@@ -117,9 +117,11 @@ def redis_server(scratch: Path, process_name: str) -> Iterator[RedisOfTests]:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres: PostgresOfTests) -> Databases:
+def databases(postgres: PostgresOfTests) -> Iterator[Databases]:
     """Return the databases that the tests of this process use one after another."""
-    return Databases(postgres.create, postgres.drop)
+    databases = Databases(postgres.create, postgres.drop)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture

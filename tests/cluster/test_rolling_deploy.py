@@ -171,7 +171,7 @@ def test_rolling_deploy_fails_no_request_and_loses_or_doubles_nothing(up: Up, en
     queries: list[dict[str, str]] = [{}] * WATCHING + [{"session_id": "nobody"}] * SILENT
     with (
         Streams(urls, queries) as streams,
-        Traffic(urls, keyed=False, readers=2, idle=PARKED, poll_seconds=20, pace=0.1) as traffic,
+        Traffic(urls, keyed=False, readers=2, idle=PARKED, poll_seconds=20, pace=0.25) as traffic,
     ):
         traffic.until_completed(20)
         deployed = up.rolling_deploy()

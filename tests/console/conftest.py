@@ -7,10 +7,13 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from devserver import console_build
+from testkit.cluster import Cluster
 from testkit.ports import own_ports
-from testkit.servers import new_directory
+from testkit.prefork import ForkServer
+from testkit.servers import OwnRedis, PostgresOfTests, new_directory
 from testkit.up_process import Up
-from tests.support.browser import open_browser, watched_context
+from tests.support.browser import Replicas, open_browser, started_replicas, watched_context
+from tests.support.databases import Databases
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +21,21 @@ def built() -> None:
     """Build the console from its sources, once."""
     console_build.install_packages(console_build.find_node())
     console_build.build()
+
+
+@pytest.fixture(scope="module")
+def replicas(
+    built: None, scratch: Path, postgres: PostgresOfTests, databases: Databases, fork_server: ForkServer
+) -> Iterator[Replicas]:
+    """Start what `up` starts, two web processes, a worker and its runner, as forks: for a tenth of the CPU."""
+    database_url, redis = databases.take(), OwnRedis(new_directory(scratch, "redis"))
+    cluster = Cluster(new_directory(scratch, "replicas"), postgres.pooled(database_url), redis.url, fork_server)
+    try:
+        yield started_replicas(cluster)
+    finally:
+        cluster.stop()
+        redis.kill()
+    databases.give_back(database_url)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
-"""Act on many runs at once from the list, in Chromium against a real `coordinator up`."""
+"""Act on many runs at once from the list, in Chromium against two web processes, a worker and a runner."""
 
 import httpx
 from playwright.sync_api import Page, expect
 
-from testkit.up_process import Up
-from tests.support.browser import faults_of_access, submit
+from tests.support.browser import Replicas, faults_of_access, submit
 
 # No runner takes these runs: they wait until they are stopped.
 WAITING = {"additional_demands": {"tags": ["none-has-it"]}}
@@ -19,8 +18,8 @@ def statuses(url: str, runs: list[str]) -> list[str]:
     return [str(httpx.get(f"{url}/runs/{run}").json()["status"]) for run in runs]
 
 
-def test_chosen_runs_are_stopped_after_a_dry_run(up: Up, page: Page) -> None:
-    url = up.urls[0]
+def test_chosen_runs_are_stopped_after_a_dry_run(replicas: Replicas, page: Page) -> None:
+    url = replicas.urls[0]
     runs = waiting_runs(url, "chosen", 4)
     page.goto(f"{url}/console/runs?label=%5B%22team%3Dchosen%22%5D")
     expect(page.locator("[data-run]")).to_have_count(4, timeout=20_000)
@@ -40,9 +39,9 @@ def test_chosen_runs_are_stopped_after_a_dry_run(up: Up, page: Page) -> None:
     expect(page.get_by_text("4 shown")).to_be_visible()
 
 
-def test_all_runs_that_match_filters_are_stopped_replayed_and_deleted(up: Up, page: Page) -> None:
+def test_all_runs_that_match_filters_are_stopped_replayed_and_deleted(replicas: Replicas, page: Page) -> None:
     """Act on runs beyond the loaded page; runs that do not match stay as they are."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     runs, other = waiting_runs(url, "all", 130), waiting_runs(url, "other", 1)
     page.goto(f"{url}/console/runs?label=%5B%22team%3Dall%22%5D")
     expect(page.get_by_role("grid")).to_be_visible(timeout=20_000)

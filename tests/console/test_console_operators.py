@@ -9,9 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from models.core.callers import Role
 from runtime.settings import Settings
-from testkit.up_process import Up
 from testkit.waiting import eventually
-from tests.support.browser import faults_of_access, submit, watched_context
+from tests.support.browser import Replicas, faults_of_access, submit, watched_context
 from tests.support.callers import bearer, make_key, web_with_auth
 from tests.support.db_verbs import DbVerbs
 from tests.support.web import WebInThread
@@ -131,9 +130,9 @@ def test_pages_of_administrators_explain_themselves_to_others(
             assert faults_of_access(page) == [], path
 
 
-def test_runner_is_drained_with_a_reason_and_undrained(up: Up, page: Page) -> None:
+def test_runner_is_drained_with_a_reason_and_undrained(replicas: Replicas, page: Page) -> None:
     """Send it nothing meanwhile, and say so on its page and in the list."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     page.goto(f"{url}/console/runners")
     row = page.locator("tr[data-runner]")
     expect(row).to_have_count(1, timeout=SOON)
@@ -157,9 +156,9 @@ def test_runner_is_drained_with_a_reason_and_undrained(up: Up, page: Page) -> No
     assert httpx.get(f"{url}/runs/{run}?wait=20", timeout=30).json()["status"] == "completed"
 
 
-def test_times_are_shown_in_any_zone_of_the_browser(up: Up, browser: Browser) -> None:
+def test_times_are_shown_in_any_zone_of_the_browser(replicas: Replicas, browser: Browser) -> None:
     """Keep the choice in the browser; search by name, reach all by the keyboard, fit on a phone."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     run = submit(url, "when")
     created = httpx.get(f"{url}/runs/{run}?wait=20", timeout=30).json()["created_at"]
     with watched_context(browser, PHONE) as context:

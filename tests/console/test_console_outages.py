@@ -7,25 +7,25 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from testkit.ports import own_ports
+from testkit.cluster import Cluster
+from testkit.prefork import ForkServer
 from testkit.servers import OwnPostgres, OwnRedis, new_directory
 from testkit.up_process import Up
-from tests.support.browser import faults_of_access, submit, watched_context
+from tests.support.browser import Replicas, faults_of_access, started_replicas, submit, watched_context
 
 SOON = 30_000
 
 
 @pytest.fixture
-def fragile(built: None, scratch: Path, own_postgres: OwnPostgres, own_redis: OwnRedis) -> Iterator[Up]:
+def fragile(
+    built: None, scratch: Path, own_postgres: OwnPostgres, own_redis: OwnRedis, fork_server: ForkServer
+) -> Iterator[Replicas]:
     """Serve on a Postgres and a Redis that the test stops."""
-    directory = new_directory(scratch, "fragile")
-    servers = {"DATABASE_URL": own_postgres.url, "REDIS_URL": own_redis.url}
-    up = Up(directory, own_ports(2), "--web", "2", "--workers", "1", **servers)
+    cluster = Cluster(new_directory(scratch, "fragile"), own_postgres.url, own_redis.url, fork_server)
     try:
-        assert up.urls
-        yield up
+        yield started_replicas(cluster)
     finally:
-        up.end()
+        cluster.stop()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def is_shown(page: Page, url: str, prompt: str) -> None:
 
 
 def test_page_says_that_postgres_is_away_and_goes_on_after_it(
-    fragile: Up, own_postgres: OwnPostgres, page: Page
+    fragile: Replicas, own_postgres: OwnPostgres, page: Page
 ) -> None:
     """Keep what was read; a page that is opened meanwhile says it too, and fills once Postgres is back."""
     url = fragile.urls[0]
@@ -69,7 +69,7 @@ def test_page_says_that_postgres_is_away_and_goes_on_after_it(
     assert page.evaluate("window.kept") == "this page"
 
 
-def test_page_says_that_redis_is_away_and_stays_live(fragile: Up, own_redis: OwnRedis, page: Page) -> None:
+def test_page_says_that_redis_is_away_and_stays_live(fragile: Replicas, own_redis: OwnRedis, page: Page) -> None:
     url = fragile.urls[0]
     open_runs(page, url)
     own_redis.stop()
@@ -81,39 +81,39 @@ def test_page_says_that_redis_is_away_and_stays_live(fragile: Up, own_redis: Own
     expect(health).to_have_count(0, timeout=SOON)
 
 
-def test_page_says_that_no_worker_works(fragile: Up, page: Page) -> None:
+def test_page_says_that_no_worker_works(fragile: Replicas, page: Page) -> None:
     url = fragile.urls[0]
     open_runs(page, url)
-    worker = fragile.running("worker-1")
-    worker.suspend()
+    fragile.worker.freeze()
     try:
         health = page.get_by_role("alert", name="Health")
         expect(health).to_contain_text("no worker did", timeout=SOON)
         expect(health).to_contain_text("Claims go on")
         is_shown(page, url, "without workers")
     finally:
-        worker.resume()
+        fragile.worker.thaw()
     expect(health).to_have_count(0, timeout=SOON)
 
 
-def test_page_outlives_the_web_process_that_served_it(fragile: Up, page: Page) -> None:
+def test_page_outlives_the_web_process_that_served_it(up: Up, page: Page) -> None:
     """Kill it under the open page; its successor at the same address goes on where the stream broke."""
-    first, second = fragile.urls
+    first, second = up.urls
     open_runs(page, first)
     page.evaluate("window.kept = 'this page'")
-    fragile.running("web-1").kill()
+    up.running("web-1").kill()
     is_shown(page, second, "while it was dead")
     expect(page.get_by_role("status").first).to_have_text("live", timeout=SOON)
     expect(page.get_by_role("alert", name="Health")).to_have_count(0, timeout=SOON)
     assert page.evaluate("window.kept") == "this page"
 
 
-def test_page_says_that_nothing_answers(fragile: Up, page: Page) -> None:
+def test_page_says_that_nothing_answers(fragile: Replicas, page: Page) -> None:
     """End all of it; the page keeps what it has, and an address that is opened then fails as any does."""
     url = fragile.urls[0]
     open_runs(page, url)
     is_shown(page, url, "last words")
-    fragile.end()
+    for web in fragile.webs:
+        web.stop()
     with pytest.raises(httpx.TransportError):
         httpx.get(url)
     expect(page.get_by_role("alert", name="Health")).to_contain_text("The coordinator does not answer", timeout=SOON)

@@ -1,4 +1,4 @@
-"""Choose runs and save views, in Chromium against a real `coordinator up`."""
+"""Choose runs and save views, in Chromium against two web processes, a worker and a runner."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from testkit.up_process import Up
 from testkit.waiting import eventually
-from tests.support.browser import faults_of_access, submit, watched_context
+from tests.support.browser import Replicas, faults_of_access, submit, watched_context
 
 # No runner takes these runs: they wait until they are stopped.
 WAITING = {"additional_demands": {"tags": ["none-has-it"]}}
@@ -44,9 +43,9 @@ def statuses(url: str, runs: list[str]) -> list[str]:
     return [str(httpx.get(f"{url}/runs/{run}").json()["status"]) for run in runs]
 
 
-def test_rows_are_chosen_by_click_range_and_keys_and_stay_chosen(up: Up, own_page: Page) -> None:
+def test_rows_are_chosen_by_click_range_and_keys_and_stay_chosen(replicas: Replicas, own_page: Page) -> None:
     """Choose with the mouse and the keyboard; changes and new rows leave the choice as it is."""
-    url, page = up.urls[0], own_page
+    url, page = replicas.urls[0], own_page
     runs = waiting_runs(url, "keys", 6)
     open_list(page, url, "keys", 6)
     box_of(page, runs[1]).click()
@@ -81,9 +80,9 @@ def test_rows_are_chosen_by_click_range_and_keys_and_stay_chosen(up: Up, own_pag
     expect(page).to_have_url(f"{url}/console/runs/{runs[2]}")
 
 
-def test_views_are_saved_shared_renamed_and_deleted(up: Up, own_page: Page) -> None:
+def test_views_are_saved_shared_renamed_and_deleted(replicas: Replicas, own_page: Page) -> None:
     """Keep filters by name in this browser; show the default ones first; open a link that another browser saved."""
-    url, page = up.urls[0], own_page
+    url, page = replicas.urls[0], own_page
     submit(url, "fail at once")
     page.goto(f"{url}/console/runs?status=%5B%22failed%22%5D")
     page.get_by_role("button", name="Save as view").click(timeout=20_000)
@@ -118,8 +117,8 @@ def test_views_are_saved_shared_renamed_and_deleted(up: Up, own_page: Page) -> N
     assert page.evaluate("localStorage.getItem('coordinator.views')") == '{"views":[],"default":null}'
 
 
-def test_counts_of_last_day_lead_to_runs_that_ended_in_it(up: Up, own_page: Page) -> None:
-    url, page = up.urls[0], own_page
+def test_counts_of_last_day_lead_to_runs_that_ended_in_it(replicas: Replicas, own_page: Page) -> None:
+    url, page = replicas.urls[0], own_page
     run = submit(url, "fail for the count")
     eventually(lambda: statuses(url, [run]) == ["failed"], 30, what="the run to fail")
     page.goto(f"{url}/console/")
@@ -131,9 +130,9 @@ def test_counts_of_last_day_lead_to_runs_that_ended_in_it(up: Up, own_page: Page
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_list_is_accessible_on_a_phone(up: Up, browser: Browser, colours: str) -> None:
+def test_list_is_accessible_on_a_phone(replicas: Replicas, browser: Browser, colours: str) -> None:
     """Show rows no wider than the screen, in both colours."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     runs = waiting_runs(url, f"phone-{colours}", 3)
     with watched_context(browser, (360, 740)) as context:
         page = context.new_page()

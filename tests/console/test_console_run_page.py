@@ -7,8 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from testkit.up_process import Up
-from tests.support.browser import faults_of_access, submit
+from tests.support.browser import Replicas, faults_of_access, submit
 
 SOON = 20_000
 # JavaScript rounds it.
@@ -26,9 +25,9 @@ def open_run(page: Page, url: str, run: str) -> None:
     expect(page.locator(f'h1:has-text("{run}")')).to_be_visible(timeout=SOON)
 
 
-def test_replay_sends_what_was_changed_and_leads_to_new_run(up: Up, page: Page) -> None:
+def test_replay_sends_what_was_changed_and_leads_to_new_run(replicas: Replicas, page: Page) -> None:
     """Point at the fault of text that is no JSON; keep integers that JavaScript would round."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     run = submit(url, "again", labels={"team": "web"})
     ended(url, run)
     open_run(page, url, run)
@@ -65,9 +64,9 @@ def test_replay_sends_what_was_changed_and_leads_to_new_run(up: Up, page: Page) 
     expect(replayed.get_by_role("link", name="all replays")).to_have_count(0)
 
 
-def test_run_leads_to_all_its_replays(up: Up, page: Page) -> None:
+def test_run_leads_to_all_its_replays(replicas: Replicas, page: Page) -> None:
     """Show the newest three; the list of runs has all of them, by a filter that can be removed."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     run = submit(url, "often")
     ended(url, run)
     made = [httpx.post(f"{url}/runs/{run}/replay", json={}).json()["run_id"] for _ in range(4)]
@@ -81,8 +80,8 @@ def test_run_leads_to_all_its_replays(up: Up, page: Page) -> None:
     expect(page.get_by_role("button", name=f"Remove the filter replay_of: {run}")).to_be_visible()
 
 
-def test_dialog_returns_focus_and_unfinished_run_has_no_replay(up: Up, page: Page) -> None:
-    url = up.urls[0]
+def test_dialog_returns_focus_and_unfinished_run_has_no_replay(replicas: Replicas, page: Page) -> None:
+    url = replicas.urls[0]
     run = submit(url, "short")
     ended(url, run)
     open_run(page, url, run)
@@ -98,9 +97,9 @@ def test_dialog_returns_focus_and_unfinished_run_has_no_replay(up: Up, page: Pag
     assert httpx.post(f"{url}/runs/{waits}/stop").status_code == 200
 
 
-def test_runs_are_compared_by_parameters_result_and_times(up: Up, page: Page) -> None:
+def test_runs_are_compared_by_parameters_result_and_times(replicas: Replicas, page: Page) -> None:
     """Offer the previous run of the agent; hostile text stays text."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     hostile = "<img src=x onerror=\"document.title='owned'\">"
     first = submit(url, f"one\ntwo\n{hostile}", agent_name="compared")
     ended(url, first)
@@ -131,9 +130,9 @@ def post_lines(url: str, session: str, run: str, first: int, last: int) -> None:
 
 
 @pytest.fixture
-def long_log(up: Up) -> tuple[str, str]:
+def long_log(replicas: Replicas) -> tuple[str, str]:
     """Return run and session of a log of 100,000 lines and one on stderr."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     submitted = httpx.post(f"{url}/runs", json={"type": "start_session", "parameters": {"prompt": "long"}}).json()
     run, session = submitted["run_id"], submitted["session_id"]
     ended(url, run)
@@ -145,9 +144,11 @@ def long_log(up: Up) -> tuple[str, str]:
     return run, session
 
 
-def test_long_log_is_drawn_in_part_searched_and_followed(up: Up, page: Page, long_log: tuple[str, str]) -> None:
+def test_long_log_is_drawn_in_part_searched_and_followed(
+    replicas: Replicas, page: Page, long_log: tuple[str, str]
+) -> None:
     """Draw few of 100,000 lines, begin at the end, step through matches, show errors alone, copy without a clipboard."""
-    url = up.urls[0]
+    url = replicas.urls[0]
     run, session = long_log
     page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     open_run(page, url, run)

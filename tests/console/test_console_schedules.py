@@ -3,14 +3,13 @@
 import httpx
 from playwright.sync_api import Page, expect
 
-from testkit.up_process import Up
-from tests.support.browser import faults_of_access
+from tests.support.browser import Replicas, faults_of_access
 
 SOON = 20_000
 
 
-def test_operator_looks_at_pauses_and_triggers_schedule(up: Up, page: Page) -> None:
-    url = up.urls[0]
+def test_operator_looks_at_pauses_and_triggers_schedule(replicas: Replicas, page: Page) -> None:
+    url = replicas.urls[0]
     run = {"type": "start_session", "parameters": {"prompt": "<b>report</b>"}, "additional_demands": {"tags": ["none"]}}
     body = {"spec": {"cron": ["30 4 * * *"]}, "timezone": "Asia/Tokyo", "run": run, "note": "<i>daily</i>"}
     httpx.put(f"{url}/schedules/report", json=body).raise_for_status()

@@ -49,32 +49,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
         yield run
 
 
-def test_site_holds_every_page_and_loads_nothing_from_elsewhere(build: Build, tmp_path: Path) -> None:
-    """Each page of docs/ and of the project is in the navigation; scripts, styles, fonts and images are the
-    site's own.
+def test_site_holds_every_page_and_its_build_names_each_fault(build: Build, tmp_path: Path) -> None:
+    """Build a copy with one fault of each kind: the output names each of them and nothing else, and the pages are
+    written all the same.
+
+    Each page of docs/ and of the project is in the navigation; scripts, styles, fonts and images are the site's own.
     """
-    done = build("--site-dir", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} | set(PAGES.values())
-    navigation = References(tmp_path / "index.html").links
-    assert {page.replace(".md", ".html") for page in pages} - navigation == set()
-    for page in tmp_path.rglob("*.html"):
-        assert page.read_text().count("<h1") == 1, page
-        assert {load for load in References(page).loads if re.match(r"(https?:)?//", load)} == set(), page
-    for style in tmp_path.rglob("*.css"):
-        assert re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)]*", style.read_text()) == [], style
-    assert (tmp_path / "search" / "search_index.json").is_file()
-    # Generated from the application's OpenAPI document and the client's docstrings.
-    assert "/runner/runs/{run_id}/released" in (tmp_path / "reference" / "http-api.html").read_text()
-    assert (
-        'id="coordinator_client.client.CoordinatorClient.submit"'
-        in (tmp_path / "reference" / "python-client.html").read_text()
-    )
-
-
-def test_build_fails_for_broken_links_and_for_page_outside_navigation(build: Build, tmp_path: Path) -> None:
-    """Build a copy with one fault of each kind: the output names each of them and nothing else."""
     for path in ROOT.iterdir():
         if path.name not in {"docs", "scripts", "SECURITY.md"} and not path.name.startswith("."):
             (tmp_path / path.name).symlink_to(path)
@@ -85,13 +65,29 @@ def test_build_fails_for_broken_links_and_for_page_outside_navigation(build: Bui
         "# Unlisted\n\n[a](nothing.md) [b](../nothing.py) [c](limits.md#nothing)\n"
     )
     (tmp_path / "SECURITY.md").write_text("# Security\n\n[d](docs/nowhere.md)\n")
+    site = tmp_path / "out"
 
-    done = build("--config-file", str(tmp_path / "mkdocs.yml"), "--site-dir", str(tmp_path / "out"))
+    done = build("--config-file", str(tmp_path / "mkdocs.yml"), "--site-dir", str(site))
 
     assert done.returncode != 0
     for fault in ("unlisted.md", "'nothing.md'", "'../nothing.py'", "'#nothing'", "'nowhere.md'"):
         assert fault in done.stderr, fault
     assert done.stderr.count("WARNING") == 5, done.stderr
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} | set(PAGES.values())
+    navigation = References(site / "index.html").links
+    assert {page.replace(".md", ".html") for page in pages} - navigation == set()
+    for page in site.rglob("*.html"):
+        assert page.read_text().count("<h1") == 1, page
+        assert {load for load in References(page).loads if re.match(r"(https?:)?//", load)} == set(), page
+    for style in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//[^)]*", style.read_text()) == [], style
+    assert (site / "search" / "search_index.json").is_file()
+    # Generated from the application's OpenAPI document and the client's docstrings.
+    assert "/runner/runs/{run_id}/released" in (site / "reference" / "http-api.html").read_text()
+    assert (
+        'id="coordinator_client.client.CoordinatorClient.submit"'
+        in (site / "reference" / "python-client.html").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,10 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_start_installs_what_serves_and_tests_add_the_rest(checkout: Checkout) -> None:
-    """Print one line a step; do nothing on a repeat; keep what the other script installed."""
+def test_start_and_tests_install_their_parts_once(checkout: Checkout) -> None:
+    """Print one line a step; do nothing on a repeat; keep what the other script installed; after a change install
+    what changed, and after a move all, since the programs of .venv point to the former path.
+    """
     said = checkout.set_up("serving")
     assert [line.partition(" ")[0] for line in said] == ["making", "installing"], said
     assert said[1] == "installing 1 packages of deploy/locks/up.lock"
@@ -121,12 +123,7 @@ def test_start_installs_what_serves_and_tests_add_the_rest(checkout: Checkout) -
     assert checkout.set_up("all") == ["installing 2 packages of requirements.lock"]
     assert checkout.installed() == {"served": "1", "tool": "1", "coordinator": "0"}
     assert checkout.set_up("all") == []
-    assert checkout.set_up("serving") == []
-
-
-def test_start_after_tests_keeps_their_tools(checkout: Checkout) -> None:
-    """Install nothing, since the served part is included; after a change, only what changed."""
-    checkout.set_up("all")
+    # The served part is included.
     assert checkout.set_up("serving") == []
 
     checkout.lock(served="2", tool="2")
@@ -135,10 +132,6 @@ def test_start_after_tests_keeps_their_tools(checkout: Checkout) -> None:
     checkout.set_up("all")
     assert checkout.installed() == {"served": "2", "tool": "2", "coordinator": "0"}
 
-
-def test_moved_checkout_is_set_up_anew(checkout: Checkout) -> None:
-    """The programs of its .venv point to the former path."""
-    checkout.set_up("serving")
     moved = checkout.root.with_name("moved")
     checkout.root.rename(moved)
     checkout.root = moved

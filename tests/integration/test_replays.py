@@ -248,11 +248,11 @@ BAD: list[tuple[Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status"), BAD, ids=[str(place) for place in range(len(BAD))])
-def test_bad_replay_is_refused_and_creates_nothing(web: WebInThread, db: DbVerbs, body: Any, status: int) -> None:
+def test_bad_replay_is_refused_and_creates_nothing(web: WebInThread, db: DbVerbs) -> None:
     run_id = completed(web.client)
-    answer = web.client.post(f"/runs/{run_id}/replay", body)
-    assert answer.status_code == status, answer.text
+    for body, status in BAD:
+        answer = web.client.post(f"/runs/{run_id}/replay", body)
+        assert answer.status_code == status, (body, answer.text)
     assert db.count("runs") == 1
 
 

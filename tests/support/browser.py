@@ -2,19 +2,43 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from devserver import console_build
+from testkit.cluster import Cluster, Process
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 AXE = console_build.SOURCE / "node_modules" / "axe-core" / "axe.min.js"
 WIDE = (1280, 800)
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Two web processes, one worker and the runner of `up`, which executes what is submitted."""
+
+    webs: list[Process]
+    worker: Process
+
+    @property
+    def urls(self) -> list[str]:
+        return [web.url for web in self.webs]
+
+
+def started_replicas(cluster: Cluster) -> Replicas:
+    """Start the processes that `up` starts, as those of the cluster."""
+    webs, (worker,) = cluster.start_processes(webs=2, workers=1)
+    addresses = [part for web in webs for part in ("--url", web.url)]
+    demo = ["--name", "demo", "--concurrency", "4", "--", sys.executable, "-m", "runner.demo"]
+    cluster.start("runner", ["runner", *addresses, *demo])
+    return Replicas(webs, worker)
 
 
 @contextmanager

@@ -73,6 +73,7 @@ class Databases:
     _free: list[str] = field(default_factory=list)
     _new: dict[str, _Contents] = field(default_factory=dict)
     _uses: Counter[str] = field(default_factory=Counter)
+    _connections: dict[str, "psycopg.Connection[Any]"] = field(default_factory=dict)
 
     def take(self) -> str:
         """Return a database as the migrations leave it."""
@@ -83,20 +84,42 @@ class Databases:
     def give_back(self, url: str) -> None:
         """Empty the database for the next test; drop one that has changed otherwise or is too large."""
         try:
-            usable = self._uses[url] < MOST_USES and restored(url, self._new[url])
+            usable = self._uses[url] < MOST_USES and restored(self._connection(url), self._new[url])
         except psycopg.Error:
             usable = False
         if usable:
             self._free.append(url)
         else:
+            self._connections.pop(url).close()
             self._new.pop(url)
             self.drop(url)
 
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        for connection in self._connections.values():
+            connection.close()
+
+    def _connection(self, url: str) -> "psycopg.Connection[Any]":
+        """Return the connection that is kept for this database: a new one reads the catalog again, for 50 ms."""
+        connection = self._connections[url]
+        try:
+            connection.execute("SELECT")
+        except psycopg.OperationalError:
+            connection.close()
+            connection = self._connections[url] = connected(url)
+        return connection
+
     def _made(self) -> str:
         url = self.create()
-        with psycopg.connect(url) as connection:
+        self._connections[url] = connection = connected(url)
+        with connection.transaction():
             self._new[url] = contents(connection)
         return url
+
+
+def connected(url: str) -> "psycopg.Connection[Any]":
+    """Connect for restoring; each statement is its own transaction unless one is begun."""
+    return psycopg.connect(url, options=PATIENCE, autocommit=True, prepare_threshold=None)
 
 
 def contents(connection: "psycopg.Connection[Any]") -> _Contents:
@@ -109,10 +132,10 @@ def contents(connection: "psycopg.Connection[Any]") -> _Contents:
     return _Contents(rows, connection.execute(_SEQUENCES).fetchall(), schema)
 
 
-def restored(url: str, new: _Contents) -> bool:
+def restored(connection: "psycopg.Connection[Any]", new: _Contents) -> bool:
     """Restore rows and sequences; return False if more than those has changed."""
-    with psycopg.connect(url, options=PATIENCE) as connection:
-        connection.execute(_OTHERS)
+    connection.execute(_OTHERS)
+    with connection.transaction():
         ((size,),) = connection.execute(_BYTES).fetchall()
         ((schema,),) = connection.execute(_SCHEMA).fetchall()
         if size > MOST_BYTES or schema != new.schema:

@@ -82,7 +82,7 @@ class Traffic:
     """Submitters and runners on ``urls``, each moving to the next one when a call is not answered.
 
     ``max_attempts`` applies to the runs; ``work`` is the most seconds a run takes; ``keyed``: whether submissions carry
-    a key; one without is never repeated. ``readers`` look at what was submitted; ``idle`` runners only poll: no run is
+    a key; one without is never repeated; ``submit_seconds`` is how long one waits for its answer. ``readers`` look at what was submitted; ``idle`` runners only poll: no run is
     for them.
     """
 
@@ -97,6 +97,7 @@ class Traffic:
         poll_seconds: float = 5.0,
         keyed: bool = True,
         pace: float = 0.05,
+        submit_seconds: float = ANSWER_SECONDS,
         readers: int = 0,
         idle: int = 0,
     ) -> None:
@@ -109,6 +110,7 @@ class Traffic:
         self._poll_seconds = poll_seconds
         self._keyed = keyed
         self._pace = pace
+        self._submit_seconds = submit_seconds
         self._readers = readers
         self._idle = idle
         self._left = 0
@@ -215,7 +217,8 @@ class Traffic:
         headers = {"Idempotency-Key": key} if self._keyed else {}
         self.ledger.keys.add(key)
         while True:
-            answer = await self._heard("submit", http.post(f"{next(urls)}/runs", json=body, headers=headers))
+            call = http.post(f"{next(urls)}/runs", json=body, headers=headers, timeout=self._submit_seconds)
+            answer = await self._heard("submit", call)
             if answer is not None and answer.status_code in {200, 201}:
                 self.ledger.accepted[key] = answer.json()["run_id"]
                 return
