@@ -6,7 +6,7 @@ from coordinator_client.types import Demands
 
 
 class HookShown(TypedDict):
-    """Agent that runs at the begin or the end of each run of another."""
+    """Agent for the begin or the end of each run of another: kept and sent in blueprints; no process here runs it."""
 
     type: Literal["agent"]
     agent_name: str

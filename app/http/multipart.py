@@ -30,6 +30,10 @@ def file_part(content_type: str, raw: bytes, name: str) -> FilePart:
 def _parameter(header: str, value: str, name: str) -> str | None:
     message = Message()
     message[header.strip()] = value
-    found = message.get_param(name, header=header.strip())
+    try:
+        found = message.get_param(name, header=header.strip())
+    except (TypeError, ValueError) as bad:
+        # email sorts the numbers of a continued parameter, which may be missing.
+        raise Invalid([Fault("multipart", ("body",), f"The parameters of {header.strip()} cannot be read")]) from bad
     # A value in an encoding of its own comes as a tuple.
     return found[2] if isinstance(found, tuple) else found

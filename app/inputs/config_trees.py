@@ -11,6 +11,8 @@ from typing import Final, Protocol
 MOST_UNPACKED: Final = 64 * 1024 * 1024
 # Bytes of one file of a directory.
 LARGEST_FILE: Final = 2 * 1024 * 1024
+# Characters of a path within an archive: a kind, a name and a file.
+LONGEST_PATH: Final = 512
 _GZIP: Final = 31
 
 
@@ -69,10 +71,13 @@ class ArchiveTree:
             with tarfile.open(fileobj=io.BytesIO(_unpacked(raw)), mode="r:") as archive:
                 for member in archive:
                     self._add(archive, member)
-        except (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError) as bad:
+        except (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError, RecursionError) as bad:
             raise BadArchive(f"Invalid tar.gz file: {_line_of(bad)}") from bad
 
     def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        # tarfile goes back by a negative size, and reads the same header for ever.
+        if member.size < 0 or len(member.name) > LONGEST_PATH:
+            raise BadArchive("Invalid tar.gz file: it has a file of negative size, or a path that is too long")
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\\" in member.name or not (member.isreg() or member.isdir()):
             raise BadArchive("Invalid archive: contains unsafe paths")

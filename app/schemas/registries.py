@@ -111,7 +111,7 @@ class DemandsOfEntry(Validated):
 
 
 class AgentHook(_Exact):
-    """Agent that runs at the begin or the end of each run of another."""
+    """Agent for the begin or the end of each run of another: kept and sent in blueprints; no process here runs it."""
 
     type: Literal["agent"]
     agent_name: ShortText
@@ -241,7 +241,7 @@ class ChangeMcpServer(_Exact):
 
 
 class HookShown(Described):
-    """Agent that runs at the begin or the end of each run of another."""
+    """Agent for the begin or the end of each run of another: kept and sent in blueprints; no process here runs it."""
 
     type: Literal["agent"]
     agent_name: Annotated[str, Field(examples=["checker"])]

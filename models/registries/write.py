@@ -161,10 +161,11 @@ def _change(conn: Connection, item: ChangeEntry, found: Row[Any] | None) -> Writ
         return EntryNotFound(NOUNS[item.kind], item.name)
     former = as_entry(found)
     entry = merged(item.kind, former, item.change)
-    if entry == former:
+    values, former_values = (values_of(item.kind, item.name, one) for one in (entry, former))
+    # As they are written: 1, 1.0 and true are equal, and so are objects with their keys in another order.
+    if values == former_values:
         return EntryWritten(former, changed=False)
-    values = values_of(item.kind, item.name, entry)
-    fault = _fault(conn, item.kind, entry, values["size"] - values_of(item.kind, item.name, former)["size"], new=False)
+    fault = _fault(conn, item.kind, entry, values["size"] - former_values["size"], new=False)
     if fault is not None:
         return fault
     row = conn.execute(_CHANGE, values).one()

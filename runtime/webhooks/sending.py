@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Final
 
@@ -44,6 +45,8 @@ class Sender:
             # An attempt as a whole has a time limit of its own.
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_keepalive_connections=0),
+            # Keep no cookies: those of a name would be sent to all names at its address.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             headers={"User-Agent": f"coordinator-webhooks/{version('coordinator')}"},
         )
 

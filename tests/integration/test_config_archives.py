@@ -97,6 +97,20 @@ def linked() -> bytes:
     return packed((link, b""))
 
 
+def negative() -> bytes:
+    header = tarfile.TarInfo("agents/a/agent.json")
+    header.size = -512
+    return gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
+def nested_headers() -> bytes:
+    """Return a header of headers, 1,000 deep."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 11
+    record = header.tobuf(tarfile.USTAR_FORMAT) + b"11 path=ab\n".ljust(512, b"\0")
+    return gzip.compress(record * 1000 + bytes(1024))
+
+
 UNSAFE = "Invalid archive: contains unsafe paths"
 NO_KIND = "Invalid archive: must contain 'agents/' and/or 'capabilities/' directory"
 GOOD = {"agents/ok/agent.json": RECORD}
@@ -106,6 +120,12 @@ UNUSABLE = [
     (b"nothing", "Invalid tar.gz file: "),
     (b"", "Invalid tar.gz file: "),
     (archive_of(GOOD)[:-20], "Invalid tar.gz file: "),
+    (negative(), "Invalid tar.gz file: "),
+    (nested_headers(), "Invalid tar.gz file: "),
+    (
+        archive_of({f"agents/{'a/' * 4000}agent.json": RECORD}),
+        "Invalid tar.gz file: it has a file of negative size, or",
+    ),
     (gzip.compress(b"x" * 5000), "Invalid tar.gz file: "),
     (archive_of({"/agents/a/agent.json": RECORD}), UNSAFE),
     (archive_of({"agents/../../x": RECORD}), UNSAFE),
@@ -144,6 +164,10 @@ def test_unusable_upload_is_refused(client: WebClient, monkeypatch: pytest.Monke
     assert client.http.post("/config/import", files={"other": ("a.tgz", b"")}).status_code == 422
     assert client.http.post("/config/import", data={"file": "a.tgz"}).status_code == 422
     assert client.post("/config/import", {}).status_code == 422
+    for disposition in ("form-data; filename*=a; filename*0=b", "form-data; name=file; filename*0=a; filename*=b"):
+        body = f"--b\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--b--".encode()
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert client.http.post("/config/import", content=body, headers=headers).status_code == 422
     with monkeypatch.context() as patch:
         patch.setattr(config_trees, "MOST_UNPACKED", 1000)
         detail = upload(client, archive_of(GOOD)).json()["detail"]

@@ -1,5 +1,6 @@
 """Registries over HTTP: agents, capabilities, scripts and MCP servers (PROTOCOL, Registries)."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,6 +156,16 @@ def test_unusable_fields_are_refused(client: WebClient) -> None:
         assert answer.status_code == 422, (body, answer.text)
         assert answer.json()["detail"][0]["msg"]
         assert client.get(path).json() == []
+
+
+def test_change_that_python_calls_equal_is_stored(client: WebClient) -> None:
+    """1 and true are equal there, and objects with other orders of keys."""
+    new = {"name": "s", "description": "d", "script_file": "f.py", "script_content": "x"}
+    client.post("/scripts", new | {"parameters_schema": {"type": "object", "properties": {"a": {"const": 1}}}})
+    changed = {"properties": {"a": {"const": True}}, "type": "object"}
+    client.http.patch("/scripts/s", json={"parameters_schema": changed})
+    stored = client.get("/scripts/s").json()["parameters_schema"]
+    assert json.dumps(stored) == json.dumps(changed)
 
 
 def test_inline_servers_are_stored(client: WebClient) -> None:

@@ -45,6 +45,17 @@ def until_ended(db: DbVerbs) -> None:
     eventually(ended, every=0.05, what="the end of all messages")
 
 
+async def test_cookie_of_a_receiver_is_kept_for_no_message() -> None:
+    """Names at one address would share it."""
+    sender = Sender(Targets((LOOPBACK,)))
+    with receiving() as receiver:
+        for message_id in ("evt_1", "evt_2"):
+            answer = await sender.send(receiver.url, message_id, "{}", [mint_secret()])
+            assert answer.status == 204, answer
+    await sender.close()
+    assert [message.headers.get("cookie") for message in receiver.messages] == [None, None]
+
+
 def test_message_arrives_signed_by_each_secret(settings: Settings, db: DbVerbs) -> None:
     """Verify it with the library of Standard Webhooks, by the current secret and by the former one."""
     with receiving() as receiver, sending(settings):

@@ -53,6 +53,10 @@ class Message:
         return Verifier(secret).verify(self.text, self.headers)
 
 
+# Set by each receiver, to be sent to none.
+COOKIE = "Set-Cookie: sid=secret"
+
+
 @dataclass
 class Receiver:
     """Server that notes each message and answers as ``answer`` says; ``open_now``: messages without an answer yet."""
@@ -92,7 +96,7 @@ class Receiver:
         if answer == HANG:
             await self._released.wait()
         if isinstance(answer, int):
-            writer.write(f"HTTP/1.1 {answer} X\r\nContent-Length: 2\r\nRetry-After: 1\r\n\r\nok".encode())
+            writer.write(f"HTTP/1.1 {answer} X\r\nContent-Length: 2\r\nRetry-After: 1\r\n{COOKIE}\r\n\r\nok".encode())
         if answer == REDIRECT:
             writer.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
         self.open_now -= 1

@@ -13,7 +13,7 @@ from models.core.statuses import RunType
 from models.registries.blueprints.demands import demands_of_agent
 from models.registries.blueprints.dependencies import MOST_BYTES, ResolutionError, Unresolved, resolve_dependencies
 from models.registries.blueprints.mcp_references import McpConfigMissing, McpReferenceUnresolved
-from models.registries.blueprints.placeholders import Substitution, TooLarge, Values
+from models.registries.blueprints.placeholders import Substitution, TooLarge, Values, has_placeholder
 from models.registries.blueprints.resolve import RegistryAgent, resolve_blueprint
 from models.registries.blueprints.script_usage import script_usage
 from models.registries.records import Agent, Kind, ResolutionInputs, Script
@@ -95,6 +95,15 @@ SEND = (Kind.SCRIPT, "send", {"script_file": "main.py"})
 )
 def test_usage_of_a_script_names_its_arguments(schema: Any, expected: str) -> None:
     assert script_usage(script(parameters_schema=schema)) == expected
+
+
+def test_begins_of_placeholders_without_an_end_are_read_once() -> None:
+    """A search that read the rest of the text from each of them would take minutes."""
+    endless = "${" * 125_000
+    substitution = Substitution(Values(params={"a": "x"}), most=1_000_000)
+    assert substitution.text("${params.a}" + endless) == "x" + endless
+    assert not has_placeholder(endless)
+    assert has_placeholder(endless + "}")
 
 
 def test_capabilities_are_merged_in_their_order() -> None:

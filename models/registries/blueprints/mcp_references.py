@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from models.core.errors import CoordinatorError
-from models.registries.blueprints.placeholders import PLACEHOLDER, Substitution
+from models.registries.blueprints.placeholders import Substitution, has_placeholder
 from models.registries.records import McpServer
 
 _NOT_FOUND: Final = "Not found in registry"
@@ -54,5 +54,5 @@ def resolve_mcp_servers(
 def _missing(entry: McpServer, config: Mapping[str, Any]) -> Iterator[str]:
     for name, described in (entry.config_schema or {}).items():
         value = config.get(name)
-        if described.required and (value is None or (isinstance(value, str) and PLACEHOLDER.search(value))):
+        if described.required and (value is None or (isinstance(value, str) and has_placeholder(value))):
             yield name

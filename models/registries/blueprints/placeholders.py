@@ -3,9 +3,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-PLACEHOLDER: Final = re.compile(r"\$\{([^}]+)\}")
+_PLACEHOLDER: Final = re.compile(r"\$\{([^}]+)\}")
 # Left to the runner, which knows its own addresses.
 _OF_RUNNER: Final = "runner."
+
+
+def has_placeholder(text: str) -> bool:
+    return _PLACEHOLDER.search(text, 0, _end_of_last(text)) is not None
+
+
+def _end_of_last(text: str) -> int:
+    """Return where the last placeholder can end. A search behind it would read the rest from every ``${`` on."""
+    return text.rfind("}") + 1
 
 
 class TooLarge(Exception):
@@ -58,7 +67,8 @@ class Substitution:
 
     def text(self, given: str) -> str:
         self._take(len(given))
-        return PLACEHOLDER.sub(self._replacement, given) if "${" in given else given
+        end = _end_of_last(given)
+        return _PLACEHOLDER.sub(self._replacement, given[:end]) + given[end:] if "${" in given else given
 
     def _replacement(self, found: re.Match[str]) -> str:
         text = self._text_of(found)
