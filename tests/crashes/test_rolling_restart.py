@@ -52,10 +52,20 @@ def shared_up(scratch: Path) -> Iterator[Up]:
     up.end()
 
 
-def test_deploy_replaces_each_replica_at_its_address(shared_up: Up) -> None:
-    """Replace them in order, report each step to the caller, and exit with code 0."""
+def test_deploy_replaces_each_replica_at_its_address_or_nothing(shared_up: Up) -> None:
+    """Replace nothing by new code that does not start: report the reason and exit with code 1, while the former process
+    serves on. The next deploy replaces them in order, reports each step to the caller, and exits with code 0.
+    """
     up = shared_up
     former = {name: up.running(name) for name in ("web-1", "web-2", "worker-1", "postgres", "redis")}
+    (up.data_dir / HOOK).write_text(BROKEN)
+    refused = up.rolling_deploy()
+    assert refused.returncode == 1
+    assert "the new web-1 ended (exit code 3)" in refused.stdout
+    assert "the former one stays" in refused.stdout
+    assert up.running("web-1").pid == former["web-1"].pid
+    assert answers(up.urls[0], "/health/ready")
+
     (up.data_dir / HOOK).write_text(NOTED.format(path=str(up.data_dir / "started")))
     deployed = up.rolling_deploy()
     (up.data_dir / HOOK).unlink()
@@ -70,22 +80,6 @@ def test_deploy_replaces_each_replica_at_its_address(shared_up: Up) -> None:
     assert all(part in started for part in ("migrate", "--name web-1", "--name web-2", "--name worker-1"))
     assert all(answers(url, "/health/ready") for url in up.urls)
     assert up.pid_files() == set(former)
-
-
-def test_new_code_that_does_not_start_replaces_nothing(shared_up: Up) -> None:
-    """Report the reason and exit with code 1; the former process serves on, and a later deploy may succeed."""
-    up = shared_up
-    former = up.running("web-1").pid
-    (up.data_dir / HOOK).write_text(BROKEN)
-    deployed = up.rolling_deploy()
-    assert deployed.returncode == 1
-    assert "the new web-1 ended (exit code 3)" in deployed.stdout
-    assert "the former one stays" in deployed.stdout
-    assert up.running("web-1").pid == former
-    assert answers(up.urls[0], "/health/ready")
-    (up.data_dir / HOOK).unlink()
-    assert up.rolling_deploy().returncode == 0
-    assert up.running("web-1").pid != former
 
 
 def test_deploy_without_database_replaces_nothing(start_up: StartUp, own_postgres: OwnPostgres) -> None:

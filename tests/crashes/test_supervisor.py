@@ -59,7 +59,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 def test_up_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
     """Start two replicas, two workers, a runner and both servers, with pid files; a run that is submitted to one replica
-    is completed on the other; all are gone after SIGTERM.
+    is completed on the other; all are gone after SIGTERM. The next start still has the run.
     """
     up = start_up()
     assert up.line("ready:") == f"ready: http://127.0.0.1:{up.port} http://127.0.0.1:{up.port + 1}"
@@ -77,11 +77,13 @@ def test_up_serves_and_sigterm_leaves_nothing_behind(start_up: StartUp) -> None:
     assert up.pid_files() == set()
     assert port_is_free(up.port)
     assert port_is_free(up.port + 1)
+    again = start_up(*SMALL)
+    assert status(again.urls[0], run_id) == "completed"
 
 
-@pytest.mark.parametrize("moment", ["postgres", "migrate", "ready:"])
+@pytest.mark.parametrize("moment", ["postgres", "migrate"])
 def test_ctrl_c_at_any_moment_leaves_nothing_behind(start_up: StartUp, moment: str) -> None:
-    """Include moments within a start; nothing has to be cleaned up by hand."""
+    """Take moments within a start, after which nothing has to be cleaned up by hand; other tests end it later on."""
     up = start_up(*SMALL)
     up.line(moment)
     members = up.family()
@@ -179,8 +181,8 @@ def test_next_up_after_kill_9_ends_orphans_and_adopts_the_servers(start_up: Star
     assert gone(list(former.values()))
 
 
-def test_reused_pid_in_a_pid_file_is_not_killed(start_up: StartUp, data_dir: Path) -> None:
-    """After a reboot our former pids belong to other processes."""
+def test_reused_pid_is_not_killed_and_removed_data_directory_ends_up(start_up: StartUp, data_dir: Path) -> None:
+    """After a reboot our former pids belong to other processes. Do not continue with an empty database."""
     with psutil.Popen(["/bin/sleep", "60"]) as unrelated:
         (data_dir / "run").mkdir()
         (data_dir / "run" / "web-1.pid").write_text(f"{unrelated.pid} another-boot:12345\n")
@@ -189,12 +191,6 @@ def test_reused_pid_in_a_pid_file_is_not_killed(start_up: StartUp, data_dir: Pat
         assert unrelated.is_running()
         assert up.running("web-1").pid != unrelated.pid
         unrelated.kill()
-
-
-def test_removed_data_directory_ends_up(start_up: StartUp, data_dir: Path) -> None:
-    """Do not continue with an empty database."""
-    up = start_up(*SMALL)
-    up.line("ready:")
     members = up.family()
     data_dir.rename(data_dir.with_name("elsewhere"))
     assert up.wait(30) == 1
@@ -263,25 +259,20 @@ def test_unreachable_database_is_reported_with_the_reason(start_up: StartUp) -> 
     assert up.pid_files() == set()
 
 
-def test_json_log_lines_are_objects(start_up: StartUp) -> None:
-    """The `ready` line holds the addresses."""
+def test_open_requests_do_not_delay_the_end(start_up: StartUp) -> None:
+    """Open a client that reads nothing and one that sends nothing. Lines of the JSON log are objects; the `ready` line
+    holds the addresses.
+    """
     up = start_up(*SMALL, "--log-format", "json")
     assert json.loads(up.line('"ready"'))["urls"] == [f"http://127.0.0.1:{up.port}"]
-    up.signal(signal.SIGTERM)
-    assert up.wait(30) == 0
-    assert all(json.loads(line)["event"] for line in up.lines)
-
-
-def test_open_requests_do_not_delay_the_end(start_up: StartUp) -> None:
-    """Open a client that reads nothing and one that sends nothing."""
-    up = start_up(*SMALL)
-    port = int(up.urls[0].rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as half:
+    with socket.create_connection(("127.0.0.1", up.port)), socket.create_connection(("127.0.0.1", up.port)) as half:
         half.sendall(b"POST /runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
         members = up.family()
         up.signal(signal.SIGINT)
         assert up.wait(30) == 0
         assert gone(members)
+    assert up.pid_files() == set()
+    assert all(json.loads(line)["event"] for line in up.lines)
 
 
 def test_second_ctrl_c_ends_up_at_once(start_up: StartUp) -> None:
@@ -319,16 +310,6 @@ def submit(url: str, prompt: str) -> str:
 
 def status(url: str, run_id: str) -> str:
     return str(httpx.get(f"{url}/runs/{run_id}", timeout=30).json()["status"])
-
-
-def test_runs_survive_a_restart_of_up(start_up: StartUp) -> None:
-    """Every run answered with 201 is still stored."""
-    up = start_up(*SMALL)
-    run_id = submit(up.urls[0], "hello")
-    up.signal(signal.SIGTERM)
-    assert up.wait(30) == 0
-    again = start_up(*SMALL)
-    assert status(again.urls[0], run_id) == "pending"
 
 
 def running_commands(up: Up) -> list[psutil.Process]:
