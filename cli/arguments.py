@@ -106,7 +106,7 @@ def json_file(path: str) -> dict[str, Any]:
         found = json.loads(text)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="FILE") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{path} holds no JSON: {error}", param_hint="FILE") from None
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{path} should hold an object", param_hint="FILE")

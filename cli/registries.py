@@ -1,7 +1,5 @@
 """Commands `agents`, `capabilities`, `scripts` and `mcp-servers`: list, show, write and delete their entries."""
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,10 +84,11 @@ def _putting(registry: "Registry") -> Any:
     def put(
         file: FileArgument, url: Urls = None, token: TokenOption = "", ca: CaOption = "", as_json: AsJson = False
     ) -> None:
+        from cli.arguments import json_file
         from cli.views import show_json
         from runtime.terminal import say
 
-        fields = _read(file)
+        fields = json_file(str(file))
 
         async def work(client: "CoordinatorClient") -> int:
             entry = await client.put_entry(registry, fields)
@@ -116,13 +115,3 @@ def _deleting(registry: "Registry") -> Any:
         call(url, token, work, ca=ca)
 
     return delete
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as fault:
-        raise typer.BadParameter(f"cannot be read as JSON: {fault}", param_hint="FILE") from fault
-    if not isinstance(fields, dict):
-        raise typer.BadParameter("should hold a JSON object", param_hint="FILE")
-    return fields

@@ -9,12 +9,13 @@ from typing import Any, Final
 import orjson
 
 from app.http.bodies import Fault, Invalid, Loc, checked
-from app.inputs.submission import new_run
+from app.inputs.submission import body_hash, new_run
 from app.schemas import schedules as bodies
 from models.core.callers import Caller
+from models.runs.submission import FIRE_LABEL, SCHEDULE_LABEL
 from models.schedules.put import PutSchedule
 from models.schedules.spec import BadExpression, Spec, check_expression
-from models.schedules.templates import FIRE_AT, FIRE_LABEL, SCHEDULE_LABEL
+from models.schedules.templates import FIRE_AT
 from models.schedules.zones import UnknownZone, zone
 from runtime.settings import Settings
 
@@ -61,6 +62,7 @@ def put_schedule(
         note=asked.note,
         paused=asked.paused,
         expect_version=asked.expect_version,
+        body_hash=body_hash(body),
     )
     return item, size + len(text)
 

@@ -58,7 +58,7 @@ COUNT: Final = Whole("count", f"Number of times (default {USUAL_NEXT})", least=1
 
 NO_SCHEDULE: Final[Responses] = {404: problem("No such schedule", "Schedule not found")}
 OTHER_VERSION: Final = problem(
-    "The schedule has another version, or another owner",
+    "It has another version or owner, or the Idempotency-Key came with another body",
     {"error": "version_conflict", "version": 8, "message": "The schedule has version 8; nothing was changed"},
 )
 
@@ -82,7 +82,8 @@ OTHER_VERSION: Final = problem(
 async def put_schedule(schedule_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Create a schedule, or replace it as a whole; times count from now on, and what has been decided stands.
 
-    A repeat with the same `Idempotency-Key` is answered as the first request.
+    A repeat with the same `Idempotency-Key` changes nothing, also after later changes, and is answered with the schedule
+    as it is now; 404 once it was deleted, 409 if another body came with the key. Keys are kept for 24 h.
     """
     given = await strict_body(request, web.parser, web.settings.submission_bytes)
     item, size = schedule_of(web.settings, caller, schedule_id, given, _key_of(request) or new_id("put_"))
@@ -214,7 +215,14 @@ async def resume_schedule(schedule_id: str, request: Request, web: Web, caller: 
     "/schedules/{schedule_id}/trigger",
     operation_id="triggerSchedule",
     openapi_extra=body(TriggerSchedule, required=False),
-    responses={200: answer("What was decided", Fire), **NO_SCHEDULE, **TOO_LARGE, **INVALID, **AWAY},
+    responses={
+        200: answer("What was decided", Fire),
+        409: problem("The key came with another body", "Idempotency-Key was used with another body"),
+        **NO_SCHEDULE,
+        **TOO_LARGE,
+        **INVALID,
+        **AWAY,
+    },
 )
 async def trigger_schedule(schedule_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Make a fire now, paused or not, by the overlap policy. With one `Idempotency-Key` it makes one."""

@@ -18,7 +18,7 @@ from models.core.errors import CoordinatorError, InvalidTransition, NotFound, To
 from models.core.rounds import in_rounds
 from models.core.statuses import TERMINAL, RunStatus
 from models.schema.sql import sql
-from models.state.holds import ANY_HOLD, IS_HELD_OF_R
+from models.state.holds import ANY_HOLD, ANY_SELECTOR, IS_HELD_OF_R
 from models.state.locked_rows import LockedRun
 from models.state.locks import LockedRows, lock_runs
 from models.state.session_status import IS_EARLIER, IS_OPEN_STOP, SessionChange
@@ -139,6 +139,7 @@ _UNREADY = sql("""
 _RELEASE_RUNS = text("DELETE FROM holds WHERE run_id = ANY(CAST(:run_ids AS text[])) RETURNING run_id")
 
 _ANY = sql("SELECT $any_hold", any_hold=ANY_HOLD)
+_ANY_SELECTOR = sql("SELECT $any_selector", any_selector=ANY_SELECTOR)
 
 # Lock runs in the order of all transactions; one that is being claimed is looked at again once it is free.
 _TAKE_BACK_TEMPLATE: Final = """
@@ -152,6 +153,17 @@ _TAKE_BACK_TEMPLATE: Final = """
 """
 _TAKE_BACK = sql(_TAKE_BACK_TEMPLATE, is_held=IS_HELD_OF_R, skip_locked="")
 _TRY_TAKE_BACK = sql(_TAKE_BACK_TEMPLATE, is_held=IS_HELD_OF_R, skip_locked="SKIP LOCKED")
+# Begin at the holds while each names a run: there are few, and ready runs may be many.
+_TRY_TAKE_BACK_NAMED = sql("""
+    WITH found AS MATERIALIZED (
+        SELECT r.run_id FROM holds h JOIN runs r ON r.run_id = h.run_id
+        WHERE h.run_id IS NOT NULL AND r.status = $PENDING AND r.ready
+        ORDER BY r.run_id LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED
+    )
+    UPDATE runs r SET ready = false, match_deadline_at = NULL
+    WHERE r.run_id = ANY(ARRAY(SELECT run_id FROM found)) AND r.status = $PENDING AND r.ready
+    RETURNING r.run_id
+""")
 _FREE = sql(
     """
     SELECT r.session_id FROM runs r
@@ -258,8 +270,13 @@ def any_held(conn: Connection) -> bool:
 
 
 def try_take_back(conn: Connection, most: int) -> int:
-    """Make up to so many ready runs unready to which holds apply, but for locked ones; return their number."""
-    return len(conn.execute(_TRY_TAKE_BACK, {"most": most}).all())
+    """Make up to so many ready runs unready to which holds apply, but for locked ones; return their number.
+
+    Goes through the ready runs only while a hold of several runs is there.
+    """
+    any_selector = conn.execute(_ANY_SELECTOR).scalar_one() is not None
+    statement = _TRY_TAKE_BACK if any_selector else _TRY_TAKE_BACK_NAMED
+    return len(conn.execute(statement, {"most": most}).all())
 
 
 def hold_runs(conn: Connection, items: Sequence[HoldRun]) -> list[RunHoldResult]:

@@ -16,7 +16,7 @@ from models.core.retries import read_policy
 from models.core.statuses import TERMINAL, RunType
 from models.runs.idempotency import read_keys
 from models.runs.prompts import is_prompt
-from models.runs.submission import NewRun, Submitted
+from models.runs.submission import FIRE_LABEL, SCHEDULE_LABEL, NewRun, Submitted
 from models.runs.submit import NO_VARIABLES, submit_runs
 from models.state.visibility import Visible, can_view, find_visible
 
@@ -77,6 +77,7 @@ _OF_AGENT: Final = frozenset({"agent_name", "parameters", "additional_demands"})
 # Of a resume these say where its session lives; the new session lives nowhere yet. Of one at the runner of a procedural
 # agent, a callback, they say which runner that is.
 _AFFINITY: Final = frozenset({"hostname", "executor_profile"})
+_OF_SCHEDULE: Final = frozenset({SCHEDULE_LABEL, FIRE_LABEL})
 
 
 def replay_runs(
@@ -129,7 +130,7 @@ def _answer_repeats_of_gone(conn: Connection, items: Sequence[Replay], results: 
 
 def _submission(item: Replay, original: Row[Any]) -> NewRun:
     values = {name: getattr(original, name) for name in _COPIED}
-    values["labels"] = original.labels or {}
+    values["labels"] = _own_labels(original.labels or {})
     demands = json.loads(original.demands)
     if original.type == RunType.RESUME and demands.get("executor_type") != PROCEDURAL:
         demands = {name: value for name, value in demands.items() if name not in _AFFINITY}
@@ -158,6 +159,13 @@ def _submission(item: Replay, original: Row[Any]) -> NewRun:
         keeps_demands=not looks_up and original.has_blueprint,
         **values | {"not_before": None if moment is None else datetime.fromisoformat(moment)},
     )
+
+
+def _own_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Leave out those by which a schedule marks its runs: a replay is not one, and is in no decision of it."""
+    if labels.keys() >= _OF_SCHEDULE:
+        return {name: value for name, value in labels.items() if name not in _OF_SCHEDULE}
+    return dict(labels)
 
 
 def _demands(given: Mapping[str, Any]) -> Demands:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import Connection
 
@@ -32,6 +32,10 @@ from models.state.agents import OwnedAgent
 from models.state.locked_rows import LockedSession
 from models.state.sessions import Session
 from models.state.visibility import Visible, can_view
+
+# Labels that a schedule gives its runs, both of them.
+SCHEDULE_LABEL: Final = "schedule"
+FIRE_LABEL: Final = "fire_at"
 
 # Agent of the registry, or else of a runner.
 RunAgent: TypeAlias = RegistryAgent | OwnedAgent

@@ -1,6 +1,6 @@
 """Pause, resume, delete, trigger and backfill schedules, as people ask for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias, TypeVar
@@ -9,11 +9,21 @@ from sqlalchemy import Connection, text
 
 from models.auth.audit import Act, audited_act, record_acts
 from models.core.callers import Caller
-from models.core.errors import NotFound, VersionConflict
+from models.core.errors import KeyReused, NotFound, VersionConflict
+from models.core.rounds import in_rounds
 from models.core.statuses import FireKind, FireOutcome, Overlap
-from models.schedules.decide import Decided, Rules, apply_plans, decide_locked, move_on, read_states
+from models.schedules.decide import (
+    Decided,
+    Rules,
+    apply_plans,
+    decide_locked,
+    move_on,
+    read_states,
+    sharing_quotas,
+)
 from models.schedules.fires import NewFire, add_fires
-from models.schedules.plan import Decision, Plan, decide, next_look
+from models.schedules.keys import ChangeKey, is_repeat, store_keys
+from models.schedules.plan import Decision, Plan, decide, look_ahead, next_look, plan_schedule
 from models.schedules.put import Changed
 from models.schedules.rows import COLUMNS, FIRE_SHOWN, FIRES, Fire, Schedule, clock, lock_schedules
 from models.schedules.times import due_times
@@ -57,6 +67,10 @@ class Trigger:
     request: str
     overlap: str | None = None
 
+    @property
+    def key(self) -> ChangeKey:
+        return ChangeKey("trigger schedule", self.caller, self.schedule_id, self.request, self.overlap or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Triggered:
@@ -87,6 +101,7 @@ class Backfilled:
 
 
 ChangeResult: TypeAlias = Changed | NotFound | VersionConflict
+TriggerResult: TypeAlias = Triggered | NotFound | KeyReused
 
 _PAUSE: Final = sql(
     """
@@ -132,96 +147,150 @@ def set_paused(conn: Connection, items: Sequence[SetPaused], *, rules: Rules) ->
 
     NotFound for one that the caller may not see, VersionConflict. Acts of admins on others' are audited, as below.
     """
-    return _each(items, lambda item: _set_paused(conn, item, rules))
+    return _in_rounds(items, lambda chosen: _set_paused(conn, chosen, rules))
 
 
-def _set_paused(conn: Connection, item: SetPaused, rules: Rules) -> ChangeResult:
-    found = _lock(conn, item.caller, item.schedule_id)
-    if found is None:
-        return NotFound("schedule", item.schedule_id)
-    if item.paused == found.paused:
-        return Changed(found)
-    if item.expect_version is not None and item.expect_version != found.version:
-        return VersionConflict(item.schedule_id, found.version)
+def _set_paused(conn: Connection, items: Mapping[int, SetPaused], rules: Rules) -> dict[int, ChangeResult]:
+    locked = _lock(conn, items)
+    results: dict[int, ChangeResult] = {}
+    changing: dict[int, Schedule] = {}
+    for place, item in items.items():
+        found = locked.get(place)
+        if found is None:
+            results[place] = NotFound("schedule", item.schedule_id)
+        elif item.paused == found.paused:
+            results[place] = Changed(found)
+        elif item.expect_version is not None and item.expect_version != found.version:
+            results[place] = VersionConflict(item.schedule_id, found.version)
+        else:
+            changing[place] = found
     now = clock(conn)
-    decided = decide_locked(conn, [found], rules, until=now)
-    values = {"schedule_id": item.schedule_id, "now": now}
-    if item.paused:
-        row = conn.execute(_PAUSE, {**values, "note": item.note}).one()
-    else:
-        fire_at, look = next_look(found, now)
-        fresh = {"next_fire_at": fire_at, "next_at": look, "tz_version": TZ_VERSION}
-        row = conn.execute(_RESUME, {**values, **fresh}).one()
-    act = Act.SCHEDULE_PAUSED if item.paused else Act.SCHEDULE_RESUMED
-    record_acts(conn, audited_act(item.caller, act, item.schedule_id, found.owner))
-    return Changed(Schedule(*row), decided=decided)
+    decided = decide_locked(conn, list(changing.values()), rules, until=now)
+    for place, found in changing.items():
+        item = items[place]
+        values = {"schedule_id": item.schedule_id, "now": now}
+        if item.paused:
+            row = conn.execute(_PAUSE, {**values, "note": item.note}).one()
+        else:
+            fire_at, look = next_look(found, now)
+            fresh = {"next_fire_at": fire_at, "next_at": look, "tz_version": TZ_VERSION}
+            row = conn.execute(_RESUME, {**values, **fresh}).one()
+        act = Act.SCHEDULE_PAUSED if item.paused else Act.SCHEDULE_RESUMED
+        record_acts(conn, audited_act(item.caller, act, item.schedule_id, found.owner))
+        # The first of them has all decisions.
+        results[place] = Changed(Schedule(*row), decided=decided)
+        decided = Decided()
+    return results
 
 
 def delete_schedules(conn: Connection, items: Sequence[DeleteSchedule]) -> list[Deleted | NotFound]:
     """Delete schedules with the fires that wait; upkeep drops their decisions. Their runs stay."""
-    return _each(items, lambda item: _delete(conn, item))
+    return _in_rounds(items, lambda chosen: _delete(conn, chosen))
 
 
-def _delete(conn: Connection, item: DeleteSchedule) -> Deleted | NotFound:
-    found = _lock(conn, item.caller, item.schedule_id)
-    if found is None:
-        return NotFound("schedule", item.schedule_id)
-    conn.execute(_DELETE, {"schedule_id": item.schedule_id})
-    record_acts(conn, audited_act(item.caller, Act.SCHEDULE_DELETED, item.schedule_id, found.owner))
-    return Deleted(item.schedule_id)
+def _delete(conn: Connection, items: Mapping[int, DeleteSchedule]) -> dict[int, Deleted | NotFound]:
+    locked = _lock(conn, items)
+    results: dict[int, Deleted | NotFound] = {}
+    for place, item in items.items():
+        if (found := locked.get(place)) is None:
+            results[place] = NotFound("schedule", item.schedule_id)
+            continue
+        conn.execute(_DELETE, {"schedule_id": item.schedule_id})
+        record_acts(conn, audited_act(item.caller, Act.SCHEDULE_DELETED, item.schedule_id, found.owner))
+        results[place] = Deleted(item.schedule_id)
+    return results
 
 
-def trigger_schedules(conn: Connection, items: Sequence[Trigger], *, rules: Rules) -> list[Triggered | NotFound]:
-    """Make a fire of each schedule now, paused or not, by its overlap policy. Safe to repeat with the same request."""
-    return _each(items, lambda item: _trigger(conn, item, rules))
+def trigger_schedules(conn: Connection, items: Sequence[Trigger], *, rules: Rules) -> list[TriggerResult]:
+    """Make a fire of each schedule now, paused or not, by its overlap policy. Safe to repeat with the same request.
+
+    NotFound; KeyReused for a request that came with another policy before. What is due is decided first.
+    """
+    return _in_rounds(items, lambda chosen: _trigger(conn, chosen, rules))
 
 
-def _trigger(conn: Connection, item: Trigger, rules: Rules) -> Triggered | NotFound:
-    found = _lock(conn, item.caller, item.schedule_id)
-    if found is None:
-        return NotFound("schedule", item.schedule_id)
-    fire = _requested(conn, found, item.request)
-    if fire is not None:
-        return Triggered(fire)
-    decided = decide_locked(conn, [found], rules)
-    (found,) = lock_schedules(conn, [item.schedule_id]).values()
+def _trigger(conn: Connection, items: Mapping[int, Trigger], rules: Rules) -> dict[int, TriggerResult]:
+    locked = _lock(conn, items)
+    results: dict[int, TriggerResult] = {
+        place: NotFound("schedule", item.schedule_id) for place, item in items.items() if place not in locked
+    }
+    wanted: dict[int, tuple[int, Schedule]] = {}
+    for place, found in locked.items():
+        repeats = is_repeat(conn, items[place].key)
+        if isinstance(repeats, KeyReused):
+            results[place] = repeats
+        elif (fire := _requested(conn, found, items[place].request)) is not None:
+            results[place] = Triggered(fire)
+        else:
+            wanted[found.schedule_no] = place, found
+    decided = _fire_now(conn, {number: (items[place], found) for number, (place, found) in wanted.items()}, rules)
+    for place, found in wanted.values():
+        item = items[place]
+        record_acts(conn, audited_act(item.caller, Act.SCHEDULE_TRIGGERED, item.schedule_id, found.owner))
+        made = _requested(conn, found, item.request)
+        assert made is not None  # noqa: S101 -- it was inserted, at a time of its own
+        results[place] = Triggered(made, decided)
+        decided = Decided()
+    store_keys(conn, [items[place].key for place, _ in wanted.values()])
+    return results
+
+
+def _fire_now(conn: Connection, wanted: Mapping[int, tuple[Trigger, Schedule]], rules: Rules) -> Decided:
+    """Decide what is due and the fires that are asked for, and submit all together."""
+    decided = Decided()
+    if not wanted:
+        return decided
+    schedules = [schedule for _, schedule in wanted.values()]
     now = clock(conn)
-    states = read_states(conn, [found], rules)
-    plan = Plan(decided_until=found.decided_until, next_fire_at=found.next_fire_at, next_at=found.next_at)
-    wanted = Decision(now, FireKind.MANUAL, FireOutcome.SUBMITTED, request=item.request)
-    decide(plan, found, states[found.schedule_no], wanted, item.overlap)
-    apply_plans(conn, [(found, plan)], now, rules, decided)
-    move_on(conn, [(found, plan)], states)
-    record_acts(conn, audited_act(item.caller, Act.SCHEDULE_TRIGGERED, item.schedule_id, found.owner))
-    made = _requested(conn, found, item.request)
-    assert made is not None  # noqa: S101 -- it was inserted, at a time of its own
-    return Triggered(made, decided)
+    states = read_states(conn, schedules, rules)
+    plans: list[tuple[Schedule, Plan]] = []
+    for schedule, state in sharing_quotas(schedules, states):
+        item = wanted[schedule.schedule_no][0]
+        if schedule.paused:
+            after, next_fire_at = schedule.decided_until, schedule.next_fire_at
+            plan = Plan(decided_until=after, next_fire_at=next_fire_at, next_at=schedule.next_at)
+        else:
+            plan = plan_schedule(schedule, state, now)
+        asked = Decision(now, FireKind.MANUAL, FireOutcome.SUBMITTED, request=item.request)
+        decide(plan, schedule, state, asked, item.overlap)
+        if not schedule.paused:
+            # It may take the place of due ones, which do not count then.
+            look_ahead(schedule, plan)
+        plans.append((schedule, plan))
+    apply_plans(conn, plans, now, rules, decided)
+    move_on(conn, plans, states)
+    return decided
 
 
 def backfill_schedules(conn: Connection, items: Sequence[Backfill], *, rules: Rules) -> list[Backfilled | NotFound]:
     """Buffer a fire for each nominal time that has no run; workers submit them. Safe to repeat."""
-    return _each(items, lambda item: _backfill(conn, item, rules))
+    return _in_rounds(items, lambda chosen: _backfill(conn, chosen, rules))
 
 
-def _backfill(conn: Connection, item: Backfill, rules: Rules) -> Backfilled | NotFound:
-    found = _lock(conn, item.caller, item.schedule_id)
-    if found is None:
-        return NotFound("schedule", item.schedule_id)
+def _backfill(conn: Connection, items: Mapping[int, Backfill], rules: Rules) -> dict[int, Backfilled | NotFound]:
+    locked = _lock(conn, items)
+    results: dict[int, Backfilled | NotFound] = {
+        place: NotFound("schedule", item.schedule_id) for place, item in items.items() if place not in locked
+    }
     # Times up to now have their decision first.
     now = clock(conn)
-    decided = decide_locked(conn, [found], rules, until=now)
-    planned = plan_backfill(conn, found, item, now)
-    waits = item.overlap != Overlap.ALLOW
-    fires = [
-        NewFire(found, Decision(moment, FireKind.BACKFILL, FireOutcome.BUFFERED, BACKFILLED, waits=waits))
-        for moment in planned.times
-    ]
-    added = add_fires(conn, fires, now)
-    decided.outcomes[FireOutcome.BUFFERED] += len(added)
-    if added:
-        conn.execute(_BUFFERED, {"number": found.schedule_no})
-        record_acts(conn, audited_act(item.caller, Act.SCHEDULE_BACKFILLED, item.schedule_id, found.owner))
-    return Backfilled(planned.times, planned.already, planned.more, decided)
+    decided = decide_locked(conn, list(locked.values()), rules, until=now)
+    for place, found in locked.items():
+        item = items[place]
+        planned = plan_backfill(conn, found, item, now)
+        waits = item.overlap != Overlap.ALLOW
+        fires = [
+            NewFire(found, Decision(moment, FireKind.BACKFILL, FireOutcome.BUFFERED, BACKFILLED, waits=waits))
+            for moment in planned.times
+        ]
+        added = add_fires(conn, fires, now)
+        decided.outcomes[FireOutcome.BUFFERED] += len(added)
+        if added:
+            conn.execute(_BUFFERED, {"number": found.schedule_no})
+            record_acts(conn, audited_act(item.caller, Act.SCHEDULE_BACKFILLED, item.schedule_id, found.owner))
+        results[place] = Backfilled(planned.times, planned.already, planned.more, decided)
+        decided = Decided()
+    return results
 
 
 def plan_backfill(conn: Connection, schedule: Schedule, item: Backfill, now: datetime) -> Backfilled:
@@ -235,16 +304,23 @@ def plan_backfill(conn: Connection, schedule: Schedule, item: Backfill, now: dat
     return Backfilled(wanted, len(asked) - len(wanted), len(times) > item.most)
 
 
-def _each(items: Sequence[Item], act: Callable[[Item], Result]) -> list[Result]:
-    """Act on each item, in one order of locks."""
-    places = sorted(range(len(items)), key=lambda place: items[place].schedule_id)
-    results = {place: act(items[place]) for place in places}
+def _in_rounds(items: Sequence[Item], act: Callable[[Mapping[int, Item]], Mapping[int, Result]]) -> list[Result]:
+    """Act on the items together, by their places; on one schedule twice in two rounds, so that each sees the former."""
+    results: dict[int, Result] = {}
+    for places in in_rounds(item.schedule_id for item in items):
+        results |= act({place: items[place] for place in places})
     return [results[place] for place in range(len(items))]
 
 
-def _lock(conn: Connection, caller: Caller, schedule_id: str) -> Schedule | None:
-    found = lock_schedules(conn, [schedule_id]).get(schedule_id)
-    return found if found is not None and owner_filter(caller) in {None, found.owner} else None
+def _lock(conn: Connection, items: Mapping[int, Item]) -> dict[int, Schedule]:
+    """Lock the schedules of all items at once, before anything is decided; return those that the callers may change."""
+    locked = lock_schedules(conn, [item.schedule_id for item in items.values()])
+    found = {place: locked.get(item.schedule_id) for place, item in items.items()}
+    return {
+        place: schedule
+        for place, schedule in found.items()
+        if schedule is not None and owner_filter(items[place].caller) in {None, schedule.owner}
+    }
 
 
 def _requested(conn: Connection, schedule: Schedule, request: str) -> Fire | None:

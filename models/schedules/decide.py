@@ -1,7 +1,7 @@
 """Decide the times of schedules that are due, in one transaction with the submissions: each time once."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -29,7 +29,7 @@ from models.schedules.fires import (
     settle,
     waiting_fires,
 )
-from models.schedules.plan import REPLACED, Plan, State, plan_schedule
+from models.schedules.plan import REPLACED, Plan, State, look_ahead, plan_schedule
 from models.schedules.rows import COLUMNS, Fire, Schedule, clock
 from models.schedules.templates import run_of_fire
 from models.schedules.zones import TZ_VERSION
@@ -170,16 +170,23 @@ def decide_locked(
         return decided
     now = until or clock(conn)
     states = read_states(conn, active, rules)
-    plans: list[tuple[Schedule, Plan]] = []
-    left: dict[str | None, int | None] = {}
-    for schedule in active:
-        state = states[schedule.schedule_no]
-        state.quota = left.get(schedule.owner, state.quota)
-        plans.append((schedule, plan_schedule(schedule, state, now, awaits_jitter=until is None)))
-        left[schedule.owner] = state.quota
+    plans = [
+        (schedule, plan_schedule(schedule, state, now, awaits_jitter=until is None))
+        for schedule, state in sharing_quotas(active, states)
+    ]
     apply_plans(conn, plans, now, rules, decided)
     move_on(conn, plans, states)
     return decided
+
+
+def sharing_quotas(schedules: Sequence[Schedule], states: Mapping[int, State]) -> Iterator[tuple[Schedule, State]]:
+    """Yield the schedules one by one, each with what the earlier ones of its owner have left of the quota."""
+    left: dict[str | None, int | None] = {}
+    for schedule in schedules:
+        state = states[schedule.schedule_no]
+        state.quota = left.get(schedule.owner, state.quota)
+        yield schedule, state
+        left[schedule.owner] = state.quota
 
 
 def read_states(conn: Connection, schedules: Sequence[Schedule], rules: Rules) -> dict[int, State]:
@@ -241,6 +248,9 @@ def apply_plans(
     for key in starts:
         decided.outcomes[FireOutcome.FAILED if key in refused else FireOutcome.SUBMITTED] += 1
     decided.submitted += len(runs) - len(refused)
+    for schedule, plan in plans:
+        due = [each.fire_at for each in (*plan.decisions, *plan.starts) if each.kind == FireKind.DUE]
+        plan.refused += sum((schedule.schedule_no, moment, FireKind.DUE) in refused for moment in due)
     _stop(conn, plans, rules, decided)
 
 
@@ -285,7 +295,10 @@ def _stop(conn: Connection, plans: Sequence[tuple[Schedule, Plan]], rules: Rules
 
 
 def move_on(conn: Connection, plans: Sequence[tuple[Schedule, Plan]], states: Mapping[int, State]) -> None:
-    """Write how far the schedules have come."""
+    """Write how far the schedules have come, once their plans have been applied."""
+    for schedule, plan in plans:
+        if plan.refused or plan.replaced:
+            look_ahead(schedule, plan)
     conn.execute(
         _MOVE,
         {

@@ -77,6 +77,7 @@ def set_aside(conn: Connection, schedule_no: int, reason: str, *, is_passing: bo
         [ChangedFire((fire.schedule_no, fire.fire_at, fire.kind), FireOutcome.FAILED, reason) for fire in waiting],
         now,
     )
+    plan.refused += sum(fire.kind == FireKind.DUE for fire in waiting)
     apply_plans(conn, [(schedule, plan)], now, Rules(), decided)
     move_on(conn, [(schedule, plan)], {schedule_no: State([], [], failures=schedule.failures)})
     return decided

@@ -65,12 +65,15 @@ class Plan:
     next_fire_at: datetime | None = None
     next_at: datetime | None = None
     pause_reason: str | None = None
+    # Due times whose submission was refused.
+    refused: int = 0
 
     @property
     def fired(self) -> int:
-        """Return how many due times run, or will."""
+        """Return by how many there are more due times that run, or will; fewer where waiting ones do not any more."""
         runs = {FireOutcome.SUBMITTED, FireOutcome.BUFFERED}
-        return sum(each.kind is FireKind.DUE and each.outcome in runs for each in self.decisions)
+        more = sum(each.kind is FireKind.DUE and each.outcome in runs for each in self.decisions)
+        return more - sum(fire.kind == FireKind.DUE for fire in self.replaced) - self.refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,8 @@ def plan_schedule(schedule: Schedule, state: State, now: datetime, *, awaits_jit
     due = due_now(schedule, now, awaits_jitter=awaits_jitter)
     if due.missed and due.last_missed is not None:
         plan.decisions.append(_missed(due))
-    left = schedule.fires_left
     for moment in due.times:
-        if left is not None and plan.fired >= left:
+        if _has_ended(schedule, plan):
             break
         if plan.pause_reason is not None:
             reason = f"Paused: {plan.pause_reason}"
@@ -105,9 +107,18 @@ def plan_schedule(schedule: Schedule, state: State, now: datetime, *, awaits_jit
             decide(plan, schedule, state, Decision(moment, FireKind.DUE, FireOutcome.SUBMITTED))
     decided = [decision.fire_at for decision in plan.decisions]
     plan.decided_until = max([schedule.decided_until, *decided])
-    has_ended = left is not None and plan.fired >= left
-    plan.next_fire_at, plan.next_at = (None, None) if has_ended else next_look(schedule, plan.decided_until)
+    look_ahead(schedule, plan)
     return plan
+
+
+def look_ahead(schedule: Schedule, plan: Plan) -> None:
+    """Set when to look at the schedule again by what the plan decides; never once its fires are used up."""
+    after = plan.decided_until or schedule.decided_until
+    plan.next_fire_at, plan.next_at = (None, None) if _has_ended(schedule, plan) else _look(schedule, after)
+
+
+def _has_ended(schedule: Schedule, plan: Plan) -> bool:
+    return schedule.most_fires is not None and schedule.fired + plan.fired >= schedule.most_fires
 
 
 def decide(plan: Plan, schedule: Schedule, state: State, wanted: Decision, overlap: str | None = None) -> Decision:
@@ -159,10 +170,14 @@ def due_now(schedule: Schedule, now: datetime, *, awaits_jitter: bool = True) ->
 
 
 def next_look(schedule: Schedule, after: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the next nominal time, and when to decide it."""
+    """Return the next nominal time, and when to decide it; neither once its fires are used up."""
+    return (None, None) if schedule.fires_left == 0 else _look(schedule, after)
+
+
+def _look(schedule: Schedule, after: datetime) -> tuple[datetime | None, datetime | None]:
     spec = schedule.times
     moment = next_time(spec, after)
-    if moment is None or schedule.fires_left == 0:
+    if moment is None:
         return None, None
     following = next_time(spec, moment) if schedule.jitter_seconds else None
     return moment, moment + jitter(schedule.schedule_id, moment, following, schedule.jitter_seconds)

@@ -1,6 +1,6 @@
 """Create and replace schedules. A change counts from its commit on: what was due before is decided by what was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -11,15 +11,18 @@ from models.auth.audit import Act, audited_act, record_acts
 from models.core.callers import Caller
 from models.core.errors import (
     CoordinatorError,
+    KeyReused,
     NotFound,
     ScheduleExists,
     TooManySchedules,
     VersionConflict,
 )
+from models.core.rounds import in_rounds
 from models.core.statuses import RunType
 from models.runs.submission import NewRun, refused_by
 from models.runs.submit import agents_by_name
 from models.schedules.decide import Decided, Rules, decide_locked
+from models.schedules.keys import ChangeKey, is_repeat, store_keys
 from models.schedules.rows import COLUMNS, Schedule, clock, lock_schedules
 from models.schedules.spec import Spec, write_spec
 from models.schedules.templates import write_template
@@ -35,6 +38,8 @@ MOST_WITHOUT_OWNER: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class PutSchedule:
     """Schedule as it is to be. ``put_key`` was made before the first try; ``given`` is the run as JSON text.
+
+    ``body_hash`` tells a repeat from another request with the same key.
 
     ``paused`` None leaves it as it is. ``expect_version`` 0: it must be new. ``satisfied_schema`` as in ``NewRun``.
     """
@@ -56,6 +61,11 @@ class PutSchedule:
     paused: bool | None = None
     expect_version: int | None = None
     satisfied_schema: str | None = None
+    body_hash: str = ""
+
+    @property
+    def key(self) -> ChangeKey:
+        return ChangeKey("put schedule", self.caller, self.schedule_id, self.put_key, self.body_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +116,62 @@ _REPLACE: Final = sql(
 
 
 def put_schedules(conn: Connection, items: Sequence[PutSchedule], *, rules: Rules) -> list[PutResult]:
-    """Create or replace each schedule. Safe to repeat with the same ``put_key``.
+    """Create or replace each schedule. Safe to repeat with the same ``put_key``, also after later changes.
 
     Errors: ScheduleExists for another owner's, VersionConflict, NotFound for one that should be there by
-    ``expect_version``, TooManySchedules, and of its agent SchemaUnchecked and PromptRequired. A schedule keeps its
-    owner. Acts of admins on others' are audited.
+    ``expect_version`` or was deleted since the first try, KeyReused, TooManySchedules, and of its agent SchemaUnchecked
+    and PromptRequired. A schedule keeps its owner. Acts of admins on others' are audited.
     """
     results: dict[int, PutResult] = {}
-    # In one order of locks.
-    for place in sorted(range(len(items)), key=lambda place: items[place].schedule_id):
-        results[place] = _put(conn, items[place], rules)
+    for places in in_rounds(item.schedule_id for item in items):
+        results |= _put(conn, {place: items[place] for place in places}, rules)
     return [results[place] for place in range(len(items))]
 
 
-def _put(conn: Connection, item: PutSchedule, rules: Rules) -> PutResult:
-    refused = _refused_by_agent(conn, item)
-    if refused is not None:
-        return refused
+def _put(conn: Connection, items: Mapping[int, PutSchedule], rules: Rules) -> dict[int, PutResult]:
+    """Lock or create all of them, each once, before anything is decided: in one order of locks."""
+    results: dict[int, PutResult] = {}
+    changing: dict[int, Schedule] = {}
+    for place in sorted(items, key=lambda place: items[place].schedule_id):
+        item = items[place]
+        found = _refused_by_agent(conn, item) or _lock_or_create(conn, item)
+        if isinstance(found, Schedule):
+            found = _answered(conn, item, found) or found
+        if isinstance(found, Schedule):
+            changing[place] = found
+        else:
+            results[place] = found
+    created = [items[place].key for place, result in results.items() if isinstance(result, Changed) and result.created]
+    replaced = _replace(conn, {place: items[place] for place in changing}, list(changing.values()), rules)
+    store_keys(conn, [*created, *(items[place].key for place in changing)])
+    return results | replaced
+
+
+def _lock_or_create(conn: Connection, item: PutSchedule) -> Schedule | PutResult:
     found = lock_schedules(conn, [item.schedule_id]).get(item.schedule_id)
-    if found is None:
-        created = _create(conn, item)
-        if created is not None:
-            return created
-        # Another transaction has created it meanwhile.
-        found = lock_schedules(conn, [item.schedule_id])[item.schedule_id]
-    return _replace(conn, item, found, rules)
+    if found is not None:
+        return found
+    # Not to be created again: it was deleted since.
+    repeats = is_repeat(conn, item.key)
+    if repeats:
+        return repeats if isinstance(repeats, KeyReused) else NotFound("schedule", item.schedule_id)
+    created = _create(conn, item)
+    # Or else another transaction has created it meanwhile.
+    return lock_schedules(conn, [item.schedule_id])[item.schedule_id] if created is None else created
+
+
+def _answered(conn: Connection, item: PutSchedule, found: Schedule) -> PutResult | None:
+    """Return the answer to a request that does not change the schedule; None for one that does."""
+    if owner_filter(item.caller) not in {None, found.owner}:
+        return ScheduleExists(item.schedule_id)
+    repeats = is_repeat(conn, item.key)
+    if isinstance(repeats, KeyReused):
+        return repeats
+    if repeats or found.put_key == item.put_key:
+        return Changed(found, created=found.version == 1)
+    if item.expect_version is not None and item.expect_version != found.version:
+        return VersionConflict(item.schedule_id, found.version)
+    return None
 
 
 def _create(conn: Connection, item: PutSchedule) -> PutResult | None:
@@ -147,26 +188,29 @@ def _create(conn: Connection, item: PutSchedule) -> PutResult | None:
     return Changed(Schedule(*row), created=True)
 
 
-def _replace(conn: Connection, item: PutSchedule, found: Schedule, rules: Rules) -> PutResult:
-    if owner_filter(item.caller) not in {None, found.owner}:
-        return ScheduleExists(item.schedule_id)
-    if found.put_key == item.put_key:
-        return Changed(found, created=found.version == 1)
-    if item.expect_version is not None and item.expect_version != found.version:
-        return VersionConflict(item.schedule_id, found.version)
+def _replace(
+    conn: Connection, items: Mapping[int, PutSchedule], locked: Sequence[Schedule], rules: Rules
+) -> dict[int, PutResult]:
+    """Decide what was due of all of them, then replace them; the first result has the decisions."""
+    if not items:
+        return {}
     now = clock(conn)
-    decided = decide_locked(conn, [found], rules, until=now)
-    (found,) = lock_schedules(conn, [item.schedule_id]).values()
-    left = None if item.most_fires is None else max(0, item.most_fires - found.fired)
-    paused = found.paused if item.paused is None else item.paused
-    values = {
-        **_values(item, now, fires_left=left),
-        "paused": paused,
-        "pause_reason": found.pause_reason if paused else None,
-    }
-    changed = Schedule(*conn.execute(_REPLACE, values).one())
-    _audit(conn, item, changed)
-    return Changed(changed, decided=decided)
+    decided = decide_locked(conn, locked, rules, until=now)
+    as_decided = lock_schedules(conn, [item.schedule_id for item in items.values()])
+    results: dict[int, PutResult] = {}
+    for place, item in items.items():
+        found = as_decided[item.schedule_id]
+        left = None if item.most_fires is None else max(0, item.most_fires - found.fired)
+        paused = found.paused if item.paused is None else item.paused
+        values = {
+            **_values(item, now, fires_left=left),
+            "paused": paused,
+            "pause_reason": found.pause_reason if paused else None,
+        }
+        changed = Schedule(*conn.execute(_REPLACE, values).one())
+        _audit(conn, item, changed)
+        results[place] = Changed(changed, decided=Decided() if results else decided)
+    return results
 
 
 def _values(item: PutSchedule, now: datetime, *, fires_left: int | None) -> dict[str, Any]:

@@ -11,13 +11,11 @@ from models.core.callers import Caller
 from models.core.ids import new_id
 from models.core.retries import read_policy
 from models.core.statuses import FireKind, RunType
-from models.runs.submission import NewRun
+from models.runs.submission import FIRE_LABEL, SCHEDULE_LABEL, NewRun
 from models.schedules.rows import Schedule
 from models.state.runs import iso
 
 FIRE_AT: Final = "{fire_at}"
-SCHEDULE_LABEL: Final = "schedule"
-FIRE_LABEL: Final = "fire_at"
 _FIELDS: Final = frozenset(NewRun.__dataclass_fields__)
 _OF_EACH_FIRE: Final = frozenset(
     {"run_id", "new_session_id", "caller", "idempotency_key", "body_hash", "replay_of", "replayed_owner", "traceparent"}
@@ -58,8 +56,8 @@ def run_of_fire(schedule: Schedule, moment: datetime, kind: str) -> NewRun:
         run_id=new_id("run_"),
         new_session_id=new_id("ses_"),
         caller=schedule.caller,
-        idempotency_key=f"schedule:{schedule.schedule_id}:{text}{suffix}",
-        # A schedule that was deleted had keys of its own.
+        # By the number, too: one of the same id that was deleted had keys of its own.
+        idempotency_key=f"schedule:{schedule.schedule_id}:{schedule.schedule_no}:{text}{suffix}",
         body_hash=hashlib.sha256(f"schedule {schedule.schedule_no}".encode()).hexdigest(),
         **values,
     )

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Final
 
 from cronsim import CronSim
@@ -29,7 +29,7 @@ def due_times(spec: Spec, after: datetime, until: datetime, most: int) -> list[d
     What a computation from one moment finds, and another from its last time on, is what one over both finds.
     """
     until = min(until, LAST)
-    return list(islice(takewhile(lambda moment: moment <= until, _times(spec, after)), most))
+    return list(islice(_times(spec, after, until), most))
 
 
 def next_time(spec: Spec, after: datetime) -> datetime | None:
@@ -48,7 +48,7 @@ def newest_times(spec: Spec, after: datetime, until: datetime, most: int) -> lis
     stretch = timedelta(seconds=4 * most)
     while True:
         begin = max(after, until - stretch)
-        newest = deque(takewhile(lambda moment: moment <= until, _times(spec, begin)), maxlen=most)
+        newest = deque(_times(spec, begin, until), maxlen=most)
         if len(newest) == most or begin == after:
             return list(newest)
         stretch *= 4
@@ -65,32 +65,37 @@ def jitter(schedule_id: str, moment: datetime, following: datetime | None, most_
     return timedelta(milliseconds=int.from_bytes(digest[:8], "big") % max(1, longest // timedelta(milliseconds=1)))
 
 
-def _times(spec: Spec, after: datetime) -> Iterator[datetime]:
-    """Yield the times behind ``after`` without end, each once."""
+def _times(spec: Spec, after: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield the times behind ``after`` and up to ``until``, each once.
+
+    Excluded days behind ``until`` are not looked at: a thousand of an expression that is rare would take centuries.
+    """
     after = after.astimezone(UTC)
     if spec.start_at is not None:
         after = max(after, spec.start_at.astimezone(UTC) - MICROSECOND)
     # Begin at whole seconds, since cronsim drops the rest.
-    sources = [_of_cron(expression, spec, after) for expression in spec.cron]
+    sources = [_of_cron(expression, spec, after, until) for expression in spec.cron]
     if spec.every is not None:
-        sources.append(_of_interval(spec.every, spec.offset, spec, after))
+        sources.append(_of_interval(spec.every, spec.offset, spec, after, until))
     sources.append(_of_moments(spec, after))
     last = after
     for moment in merge(*sources):
-        if spec.end_at is not None and moment >= spec.end_at:
+        if moment > until or (spec.end_at is not None and moment >= spec.end_at):
             return
         if moment > last:
             last = moment
             yield moment
 
 
-def _of_cron(expression: str, spec: Spec, after: datetime) -> Iterator[datetime]:
+def _of_cron(expression: str, spec: Spec, after: datetime, until: datetime) -> Iterator[datetime]:
     """Yield the times of an expression, as cron of Debian has them across switches of the clock."""
     begin = _remembering(spec, after)
     last = after
     while begin < LAST:
         for local in CronSim(expression, begin.astimezone(spec.zone)):
             if local.date() in spec.excluded:
+                if local > until:
+                    return
                 # Go on behind the day: it may have 86,400 times.
                 begin = _last_second(spec, local)
                 break
@@ -116,10 +121,10 @@ def _last_second(spec: Spec, local: datetime) -> datetime:
     return max(following.astimezone(UTC) - SECOND, local.astimezone(UTC))
 
 
-def _of_interval(every: int, offset: int, spec: Spec, after: datetime) -> Iterator[datetime]:
+def _of_interval(every: int, offset: int, spec: Spec, after: datetime, until: datetime) -> Iterator[datetime]:
     step = timedelta(seconds=every)
     number = (after - EPOCH - timedelta(seconds=offset)) // step + 1
-    while (moment := EPOCH + timedelta(seconds=offset) + number * step) < LAST:
+    while (moment := EPOCH + timedelta(seconds=offset) + number * step) <= until:
         local = moment.astimezone(spec.zone)
         if local.date() in spec.excluded:
             number = max(number + 1, (_last_second(spec, local) - EPOCH - timedelta(seconds=offset)) // step + 1)

@@ -182,6 +182,11 @@ def test_expiry_applies_what_a_dead_process_left(db: DbVerbs) -> None:
     tick(db)
     assert (db.run(held.run_id).ready, db.run(free.run_id).ready) == (False, True)
     db.do(remove_holds, [RemoveHold(ADMIN, "half")])
+    hold_run(db, free.run_id)
+    db.rows("UPDATE runs SET ready = true WHERE run_id = :r", r=free.run_id)
+    db.rows("DELETE FROM duties")
+    tick(db)
+    assert not db.run(free.run_id).ready
     db.rows("DELETE FROM duties")
     tick(db)
     assert db.run(held.run_id).ready

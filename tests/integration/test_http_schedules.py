@@ -114,12 +114,17 @@ def test_put_is_repeated_by_key_and_refused_for_another_version(web: WebInThread
     assert (created.status_code, again.status_code, again.json()) == (201, 201, created.json())
     assert created.json()["run"] == RUN
     assert made(client, "a", expect_version=1)["version"] == 2
+    late = put(client, "a", GOOD | {"expect_version": 0}, **{"Idempotency-Key": "k"})
+    assert (late.status_code, late.json()["version"]) == (200, 2)
+    other = put(client, "a", GOOD | {"note": "other"}, **{"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["detail"]) == (409, "Idempotency-Key was used with another body")
     refused = put(client, "a", GOOD | {"expect_version": 1})
     assert (refused.status_code, refused.json()["detail"]["version"]) == (409, 2)
     late = client.post("/schedules/a/pause", {"expect_version": 1})
     assert late.status_code == 409
     triggers = [client.post("/schedules/a/trigger", {}, **{"Idempotency-Key": "t"}).json() for _ in range(2)]
     assert triggers[0] == triggers[1]
+    assert client.post("/schedules/a/trigger", {"overlap": "allow"}, **{"Idempotency-Key": "t"}).status_code == 409
     assert len(asked(client, "GET", "/fires")["fires"]) == 1
 
 

@@ -89,6 +89,17 @@ def test_change_replaces_field_as_a_whole(db: DbVerbs) -> None:
     assert new.agent_name == "star"
 
 
+def test_replay_of_a_scheduled_run_is_no_run_of_its_schedule(db: DbVerbs) -> None:
+    """Leave out the labels of schedules, which come together; one of the two is the client's own."""
+    marks = {"schedule": "nightly", "fire_at": "2026-12-01T08:00:00Z"}
+    for labels, copied in (
+        ({"team": "sky", **marks}, {"team": "sky"}),
+        ({"team": "sky", "schedule": "nightly"}, {"team": "sky", "schedule": "nightly"}),
+    ):
+        assert replayed(db, ended(db, labels=labels)).labels == copied
+    assert replayed(db, ended(db, labels=marks), {"labels": marks}).labels == marks
+
+
 def test_replay_of_resume_leaves_machine_of_its_session_out(db: DbVerbs) -> None:
     """Keep the demands that the submission named, not those for the place where the session lives."""
     session = finished(db)

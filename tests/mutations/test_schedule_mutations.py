@@ -9,12 +9,13 @@ import pytest
 from cronsim import CronSim
 from sqlalchemy import Connection
 
+from models.schedules import control, plan, times
 from models.schedules import decide as decide_module
 from models.schedules import fires as fires_module
-from models.schedules import plan, times
 from models.schedules.spec import Spec
 from models.schedules.templates import run_of_fire
 from tests.races.test_schedule_races import (
+    batch_locks_all_schedules_before_it_submits,
     passes_decide_each_time_once,
     second_pass_leaves_what_the_first_decides,
 )
@@ -32,6 +33,12 @@ def test_pass_without_a_lock_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyP
     """Two passes would compute the same times, and the second wait for the decisions of the first."""
     break_statement(monkeypatch, decide_module, "_DUE", {"\n    FOR UPDATE OF s SKIP LOCKED": ""})
     notices(second_pass_leaves_what_the_first_decides, db, by="waited for the first")
+
+
+def test_batch_that_locks_its_schedules_one_by_one_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs would add the demands for which a pass waits that has the next schedule."""
+    monkeypatch.setattr(control, "in_rounds", lambda keys: [[place] for place, _ in enumerate(keys)])
+    notices(batch_locks_all_schedules_before_it_submits, db, by="waits for the batch")
 
 
 def repeated_pass_submits_nothing_twice(db: DbVerbs) -> None:
@@ -127,8 +134,10 @@ def test_second_hour_that_runs_again_is_noticed(monkeypatch: pytest.MonkeyPatch)
         )
         return times.due_times(spec, begin, middle, 9) + times.due_times(spec, middle, until, 9)
 
-    def raw(spec: Spec, after: datetime) -> Iterator[datetime]:
+    def raw(spec: Spec, after: datetime, until: datetime) -> Iterator[datetime]:
         for local in CronSim(spec.cron[0], after.astimezone(spec.zone)):
+            if local > until:
+                return
             yield local.astimezone(after.tzinfo)
 
     assert len(scenario()) == 1

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from models.claims.matching import Demands
 from models.core.callers import ADMIN
+from models.core.errors import CoordinatorError
 from models.core.statuses import FireKind
-from models.schedules.control import SetPaused, set_paused
-from models.schedules.decide import decide_due
+from models.schedules.control import SetPaused, Trigger, set_paused, trigger_schedules
+from models.schedules.decide import decide_due, lock_one
+from models.schedules.faults import decide_one
 from models.schedules.put import Changed, PutSchedule, put_schedules
 from models.schedules.spec import Spec
 from models.schedules.times import due_times
@@ -98,6 +101,34 @@ def change_waits_for_the_pass(db: DbVerbs) -> None:
 
 def test_change_waits_for_the_pass(db: DbVerbs) -> None:
     change_waits_for_the_pass(db)
+
+
+def batch_locks_all_schedules_before_it_submits(db: DbVerbs) -> None:
+    """Let a pass have one schedule of a batch, and submit with demands that the batch would add for another one."""
+    run = new_run(additional_demands=Demands(tags=("new",)))
+    for name in ("a", "b"):
+        made(db, name, ago(db, 5), back=60, run=run)
+    number = state(db, "b").schedule_no
+    puts = [PutSchedule(ADMIN, name, "put_2", Spec(every=3600), run, "{}") for name in ("a", "b")]
+    for verb, items in (
+        (set_paused, [SetPaused(ADMIN, name, paused=True) for name in ("a", "b")]),
+        (put_schedules, puts),
+        (trigger_schedules, [Trigger(ADMIN, name, "fir_1") for name in ("a", "b")]),
+    ):
+        with steppers(db.engine, 2) as (worker, client):
+            worker.do(lock_one, number)
+            changing = client.do(verb, items, rules=RULES)
+            assert client.waits, "the batch did not wait for the pass"
+            deciding = worker.do(decide_one, number, RULES)
+            assert not worker.waits, "the pass waits for the batch that waits for it"
+            assert deciding.result().outcomes == {"submitted": 1}
+            worker.rollback()
+            assert all(not isinstance(result, CoordinatorError) for result in changing.result())
+            client.rollback()
+
+
+def test_batch_locks_all_schedules_before_it_submits(db: DbVerbs) -> None:
+    batch_locks_all_schedules_before_it_submits(db)
 
 
 def test_changes_and_passes_leave_no_gap(db: DbVerbs) -> None:

@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from cronsim import CronSim
 
 from models.core.statuses import FireKind, FireOutcome
-from models.schedules.plan import State, due_now, plan_schedule
+from models.schedules import times
+from models.schedules.plan import State, due_now, look_ahead, plan_schedule
 from models.schedules.rows import Fire, Schedule
 from models.schedules.spec import BadExpression, Spec, check_expression, write_spec
 from models.schedules.times import due_times, jitter, newest_times, next_time
@@ -89,6 +91,23 @@ def test_excepted_days_of_an_expression_of_seconds_are_stepped_over() -> None:
     spec = Spec(cron=("* * * * * *",), every=1, excluded=days, timezone=BERLIN)
     after = moment("2026-06-01T21:59:59")
     assert next_time(spec, after) == datetime(2029, 2, 26, tzinfo=zone(BERLIN))
+
+
+class CountedCron(CronSim):
+    found = 0
+
+    def __next__(self) -> datetime:
+        CountedCron.found += 1
+        return super().__next__()
+
+
+def test_excepted_days_behind_the_horizon_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten years of a yearly expression are ten steps, whichever of the thousand years after them are excepted."""
+    monkeypatch.setattr(times, "CronSim", CountedCron)
+    excluded = frozenset(date(year, 1, 1) for year in range(2027, 3027))
+    assert next_time(Spec(cron=("0 0 1 1 *",), excluded=excluded), NOW) is None
+    assert 10 <= CountedCron.found <= 12
+    assert due_times(Spec(every=366 * 86_400, excluded=excluded), NOW, NOW + FAR, 9) != []
 
 
 def test_jitter_is_the_same_everywhere_and_shorter_than_the_gap() -> None:
@@ -238,5 +257,9 @@ def test_failures_pause_and_most_fires_end() -> None:
     plan = plan_schedule(failing, State([], [], failures=2), NOW)
     assert plan.pause_reason == "2 runs failed in a row"
     assert [decision.outcome for decision in plan.decisions] == [FireOutcome.SKIPPED] * 3
-    ending = plan_schedule(replace(row, most_fires=5, fired=3), State([], []), NOW)
-    assert (len(ending.decisions), ending.next_at) == (2, None)
+    last = replace(row, most_fires=5, fired=3)
+    ending = plan_schedule(last, State([], []), NOW)
+    assert (len(ending.decisions), ending.fired, ending.next_at) == (2, 2, None)
+    ending.refused = 1
+    look_ahead(last, ending)
+    assert (ending.fired, ending.next_fire_at) == (1, NOW.replace(second=0, microsecond=0))
