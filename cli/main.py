@@ -11,6 +11,7 @@ from cli import (
     bulk,
     client,
     drain,
+    failures,
     feed,
     holds,
     keys,
@@ -56,6 +57,7 @@ app.command("submit")(client.submit)
 app.command("runs")(client.runs)
 app.command("run")(client.run)
 app.command("why")(why.why)
+app.command("failures")(failures.failures)
 app.command("runners")(client.runners)
 app.command("drain")(drain.drain)
 app.add_typer(registries.commands_of("agents", "agent", "agents"), name="agents")

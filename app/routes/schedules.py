@@ -82,7 +82,7 @@ OTHER_VERSION: Final = problem(
 async def put_schedule(schedule_id: str, request: Request, web: Web, caller: Caller) -> Response:
     """Create a schedule, or replace it as a whole; times count from now on, and what has been decided stands.
 
-    A repeat with the same `Idempotency-Key` changes nothing, also after later changes, and is answered with the schedule
+    A repeat with the same `Idempotency-Key` changes nothing, also after later changes; it is answered with the schedule
     as it is now; 404 once it was deleted, 409 if another body came with the key. Keys are kept for 24 h.
     """
     given = await strict_body(request, web.parser, web.settings.submission_bytes)

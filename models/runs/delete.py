@@ -1,5 +1,5 @@
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from sqlalchemy import Connection, text
@@ -205,7 +205,9 @@ def remove_sessions(conn: Connection, locked: LockedRows, chosen: dict[str, Dele
     conn.execute(_ORPHAN, wanted)
     gone = [_session_deleted(locked, item, removed[session_id].runs_count) for session_id, item in chosen.items()]
     orphans = read_sessions(conn, sorted(children))
-    record_events(conn, [*map(session_updated, orphans.values()), *gone])
+    # With ids as other changes of metadata have, by which webhooks tell them from ends.
+    changed = [replace(session_updated(orphan), event_uid=uuid7()) for orphan in orphans.values()]
+    record_events(conn, [*changed, *gone])
     for statement in _FORGET:
         conn.execute(statement, wanted)
     return removed

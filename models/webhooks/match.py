@@ -48,8 +48,8 @@ _SESSION: Final = {
 }
 
 # After a delete only the event is left of a run: a webhook that asks for agent or labels is not told of it then. A
-# session's event that changes no status is no end, as one of a bind; without an event before it, it counts as an end.
-# The id is drawn once for each event, hence for all webhooks the same.
+# session's event that changes no status is no end, as one of a bind. Where none before it is found, since retention has
+# dropped them, the event of a change of metadata has an event_uid, and that of an end has none. The id is drawn once for each event, hence for all webhooks the same.
 _TELL = sql(
     """
     WITH ended AS MATERIALIZED (
@@ -66,7 +66,7 @@ _TELL = sql(
             e.agent_name, newest.labels, $session
         FROM (SELECT feed_pos, created_at, owner, session_id, frame #>> '{session,status}' AS status,
                   frame #>> '{session,agent_name}' AS agent_name, frame #>> '{session,created_at}' AS began,
-                  frame #>> '{session,parent_session_id}' AS parent_session_id
+                  frame #>> '{session,parent_session_id}' AS parent_session_id, event_uid
               FROM events WHERE feed_pos > :after AND feed_pos <= :upto AND kind = 'session_updated') e
         LEFT JOIN LATERAL (
             SELECT b.frame #>> '{session,status}' AS status
@@ -79,6 +79,7 @@ _TELL = sql(
             SELECT r.labels FROM runs r WHERE r.session_id = e.session_id ORDER BY r.session_seq DESC LIMIT 1
         ) newest ON true
         WHERE e.status IN $ENDED AND before.status IS DISTINCT FROM e.status
+            AND (before.status IS NOT NULL OR e.event_uid IS NULL)
     ), named AS MATERIALIZED (
         SELECT ended.*, 'evt_' || replace(CAST(gen_random_uuid() AS text), '-', '') AS event_id FROM ended
     )

@@ -9,7 +9,7 @@ from models.auth.audit import newest_acts
 from models.core.callers import ADMIN, Caller, Role
 from models.core.errors import NotFound, TooManySecrets, TooManyWebhooks, WebhookDisabled, WebhookExists
 from models.runs.delete import DeleteSession, delete_sessions
-from models.sessions.bind import Patch, patch_sessions
+from models.sessions.bind import Patch, ReportSessionStatus, patch_sessions, report_session_statuses
 from models.webhooks import hooks
 from models.webhooks.deliveries import (
     MOST_ATTEMPTS,
@@ -27,6 +27,7 @@ from tests.support.clocks import pass_time
 from tests.support.db_verbs import DbVerbs
 from tests.support.numbering import number_all
 from tests.support.reports import accepted, finished, idle, running, stop
+from tests.support.retention import grow_old, retire
 from tests.support.webhooks import (
     ALL,
     SESSION_ENDS,
@@ -138,6 +139,38 @@ def test_session_is_told_once_for_each_end(db: DbVerbs) -> None:
     accepted(db, run, "failed", error="x")
     matched(db)
     assert types(db, "hook") == ["session.finished", "session.failed"]
+
+
+def test_change_of_a_session_without_kept_events_is_no_end(db: DbVerbs) -> None:
+    """Neither a change of metadata nor the deletion of its parent; an end that comes then is one."""
+    put(db, "hook", URL, *SESSION_ENDS)
+    parent = finished(db)
+    child = db.start(parent_session_id=parent)
+    stop(db, child.session_id)
+    alive = idle(db)
+    matched(db)
+    before = messages(db, "hook")
+    assert len(before) == 2
+    grow_old(db)
+    retire(db)
+    assert db.count("events") == 0
+    db.do(patch_sessions, [Patch(ADMIN, child.session_id, {"project_dir": "/other"})])
+    db.do(delete_sessions, [DeleteSession(ADMIN, parent)])
+    matched(db)
+    assert messages(db, "hook") == before
+    db.do(report_session_statuses, [ReportSessionStatus(alive.runner_id, alive.session_id, "finished")])
+    matched(db)
+    assert messages(db, "hook")[2:] == [("session.finished", None, alive.session_id)]
+
+
+def test_messages_of_a_deleted_session_are_sent(db: DbVerbs) -> None:
+    """Those that wait tell of an end that was there; retention drops them as others."""
+    put(db, "hook", URL)
+    session = finished(db)
+    matched(db)
+    db.do(delete_sessions, [DeleteSession(ADMIN, session)])
+    (delivery,) = taken(db)
+    assert recorded(db, delivery) is Outcome.DELIVERED
 
 
 def test_run_deleted_at_once_is_told_without_filter_only(db: DbVerbs) -> None:

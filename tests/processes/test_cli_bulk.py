@@ -90,3 +90,27 @@ def test_named_runs_take_the_place_of_filters(coordination: Coordination) -> Non
     refused = coordination.command("bulk", "stop", "--filter", "colour=blue", "--yes")
     assert refused.returncode == 1
     assert "unknown_parameter" in refused.stderr or "Should be" in refused.stderr
+
+
+def test_failures_are_shown_by_their_error(coordination: Coordination) -> None:
+    """List groups, show one with its runs, and filter them; explain what is wrong."""
+    coordination.start_runner("--", "sh", "-c", "echo no such table 17 >&2; exit 3")
+    run_ids = [coordination.submit("count", labels={"team": team})[0] for team in ("sky", "sea")]
+    eventually(
+        lambda: all(coordination.run(run_id)["status"] == "failed" for run_id in run_ids), what="runs that failed"
+    )
+    listed = json.loads(coordination.command("failures", "--json").stdout)
+    (group,) = listed["groups"]
+    assert (group["count"], set(group["run_ids"])) == (2, set(run_ids))
+    for filters, expected in {(): 2, ("--filter", "label=team=sky"): 1, ("--filter", "agent_name=other"): 0}.items():
+        shown = coordination.command("failures", *filters)
+        assert shown.returncode == 0, shown.stderr
+        assert (group["fingerprint"] in shown.stdout) is (expected > 0)
+        one = coordination.command("failures", group["fingerprint"], *filters)
+        assert (one.returncode, sum(run_id in one.stdout.splitlines() for run_id in run_ids)) == (
+            0 if expected else 1,
+            expected,
+        )
+    assert json.loads(coordination.command("failures", group["fingerprint"], "--json").stdout) == group
+    refused = coordination.command("failures", "--filter", "colour=red")
+    assert (refused.returncode, "colour" in refused.stderr) == (1, True)
