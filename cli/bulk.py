@@ -121,6 +121,43 @@ def replay_all(
     call(url, token, lambda client: _act(client, wanted, dry_run=dry_run, yes=yes, as_json=as_json), ca=ca)
 
 
+@bulk.command("hold")
+def hold_all(
+    *,
+    filters: Filters = None,
+    run_ids: RunIds = None,
+    limit: Limit = None,
+    note: Annotated[str, typer.Option(help="Text that `why` shows; at most 200 characters.")] = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Urls = None,
+    token: TokenOption = "",
+    ca: CaOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Hold all unfinished runs that match, each by itself. What runners have in hand goes on."""
+    wanted = _wanted("hold", filters, run_ids, limit) | {"note": note or None}
+    call(url, token, lambda client: _act(client, wanted, dry_run=dry_run, yes=yes, as_json=as_json), ca=ca)
+
+
+@bulk.command("release")
+def release_all(
+    *,
+    filters: Filters = None,
+    run_ids: RunIds = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    url: Urls = None,
+    token: TokenOption = "",
+    ca: CaOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Release all runs that match from holds of single runs, such as --filter held=true."""
+    wanted = _wanted("release", filters, run_ids, limit)
+    call(url, token, lambda client: _act(client, wanted, dry_run=dry_run, yes=yes, as_json=as_json), ca=ca)
+
+
 @bulk.command("list")
 def show_all(
     *,

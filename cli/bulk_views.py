@@ -10,7 +10,7 @@ from cli.views import age, show_json, status_text
 from coordinator_client.bulk_types import Bulk, BulkPage, BulkPreview
 from runtime.terminal import complain, printable, say, show
 
-_DONE = {"stop": "stopped", "delete": "deleted", "replay": "replayed"}
+_DONE = {"stop": "stopped", "delete": "deleted", "replay": "replayed", "hold": "held", "release": "released"}
 # Progress is printed once for each such part of a bulk.
 _PART = 0.1
 

@@ -38,15 +38,17 @@ class BulkCalls(Calls):
         run_ids: Sequence[str] | None = None,
         limit: int | None = None,
         changes: Mapping[str, Any] | None = None,
+        note: str | None = None,
     ) -> BulkPreview:
         """Return how many runs an action would change, and the token for `start_bulk`.
 
         Args:
-            action: `stop`, `delete` (of the runs' sessions) or `replay`.
+            action: `stop`, `delete` (of the runs' sessions), `replay`, `hold` or `release`.
             filters: Query parameters of `GET /runs`; a list for one that may be repeated.
             run_ids: Up to 1,000 runs in place of filters.
             limit: Most runs, up to 50,000.
             changes: As for `replay`.
+            note: Text that `why` shows of runs that `hold` holds.
 
         Raises:
             Refused: 422 for filters that are unknown or contradict each other, and for an invalid change.
@@ -60,6 +62,8 @@ class BulkCalls(Calls):
             body["limit"] = limit
         if changes is not None:
             body["changes"] = {name: _plain(value) for name, value in changes.items()}
+        if note is not None:
+            body["note"] = note
         return cast("BulkPreview", await self._call("POST", "/bulk", body=body, expects=("token",)))
 
     async def start_bulk(self, token: str) -> str:

@@ -24,7 +24,7 @@ class BulkPreview(TypedDict):
     expires_at: str
 
 
-BulkAction = Literal["stop", "delete", "replay"]
+BulkAction = Literal["stop", "delete", "replay", "hold", "release"]
 
 
 class BulkError(TypedDict):

@@ -24,13 +24,16 @@ MOST_VALUES: Final = 1_000
 LONGEST_FILTER: Final = 64 * 1024
 _PAGING: Final = frozenset({LIMIT.name, CURSOR.name, CURSOR_IN_BODY.name, FIELDS.name})
 _FILTERS: Final = {each.name: each for each in (*PLAIN, *SEARCH) if each.name not in _PAGING}
-_BESIDE_TOKEN: Final = ("action", "filter", "run_ids", "limit", "changes", "dry_run")
+_BESIDE_TOKEN: Final = ("action", "filter", "run_ids", "limit", "changes", "note", "dry_run")
 # Values of the fields that a null removes: those of a submission without them.
 _REMOVED: Final[Mapping[str, Any]] = {"execution_mode": "sync", "priority": 0, "max_attempts": 1, "labels": {}}
 
 
 class DryRun(NamedTuple):
-    """Dry run to make. ``given``: the client's filter as JSON text, None when it named the runs."""
+    """Dry run to make. ``given``: the client's filter as JSON text, None when it named the runs.
+
+    ``changes``: those of a replay; the note of a hold as ``{"note"}``.
+    """
 
     action: BulkAction
     which: RunSearch
@@ -57,6 +60,8 @@ def bulk_request(settings: Settings, caller: Caller, body: Any) -> DryRun | str:
         if asked.changes is not None and asked.changes.parameters is not None:
             # No schema of an agent is checked while the chunks are executed.
             check_parameters(asked.changes.parameters)
+    elif action is BulkAction.HOLD and asked.note:
+        changes = {"note": storable(asked.note)}
     if asked.run_ids is not None:
         which = RunSearch(run_ids=tuple(dict.fromkeys(map(storable, asked.run_ids))))
         filter_given = None
@@ -111,13 +116,15 @@ def _earliest(value: Any) -> dict[str, Any]:
 
 def _faults(asked: StartBulk) -> Iterator[Fault]:
     if asked.action is None:
-        yield _fault("action", "Should be stop, delete or replay; or give the token of a dry run alone")
+        yield _fault("action", "Should be stop, delete, replay, hold or release; or give the token of a dry run alone")
     if (asked.filter is None) == (asked.run_ids is None):
         yield _fault("filter", "Should be given, or run_ids in its place, and not both")
     if asked.filter is not None and not asked.filter:
         yield _fault("filter", "Should name a filter of GET /runs; to act on all runs name every status")
     if asked.changes is not None and asked.action != "replay":
         yield _fault("changes", "Should be given with replay only")
+    if asked.note is not None and asked.action != "hold":
+        yield _fault("note", "Should be given with hold only")
     if asked.dry_run is not True:
         yield _fault("dry_run", "Should be true: send the token of its answer to act on the runs that it matched")
 

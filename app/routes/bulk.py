@@ -111,7 +111,7 @@ async def replay_run(run_id: str, request: Request, web: Web, caller: Caller) ->
     },
 )
 async def start_bulk(request: Request, web: Web, caller: Caller) -> Response:
-    """Stop or replay many runs, or delete their sessions: first a dry run, then its token alone.
+    """Stop, replay, hold or release many runs, or delete their sessions: first a dry run, then its token alone.
 
     The token acts on the runs that the dry run matched, as long as they still match; others are skipped with a reason.
     """

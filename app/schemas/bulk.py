@@ -3,6 +3,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from app.schemas.base import Described, NextCursor, RunId, Text, Timestamp, Validated
+from app.schemas.holds import LONGEST_NOTE
 from app.schemas.runs import (
     AdditionalDemands,
     Labels,
@@ -76,7 +77,7 @@ class StartBulk(Validated):
         },
     )
 
-    action: Literal["stop", "delete", "replay"] | None = None
+    action: Literal["stop", "delete", "replay", "hold", "release"] | None = None
     filter: Annotated[
         dict[str, FilterValue] | None, Field(description="Query of `GET /runs` by its names, without paging")
     ] = None
@@ -88,6 +89,9 @@ class StartBulk(Validated):
         int | None, Field(ge=1, le=MOST_RUNS, description=f"Most runs to act on (default {MOST_RUNS})")
     ] = None
     changes: Annotated[ReplayChanges | None, Field(description="For `replay`")] = None
+    note: Annotated[
+        Annotated[str, Field(max_length=LONGEST_NOTE)] | None, Field(description="For `hold`: text that `why` shows")
+    ] = None
     dry_run: Annotated[bool | None, Field(description="True; without it send the token alone")] = None
     token: Token | None = None
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from models.core import errors
 from models.core.callers import Caller
-from models.core.errors import CoordinatorError, NotFound, RunNotEnded, StopSessionFirst
+from models.core.errors import CoordinatorError, InvalidTransition, NotFound, RunNotEnded, StopSessionFirst
 from models.core.ids import new_id
 from models.core.limits import Limits
 from models.core.statuses import TERMINAL, BulkAction, RunStatus, StopCause
@@ -17,6 +17,7 @@ from models.registries.blueprints.dependencies import ResolutionError
 from models.registries.blueprints.mcp_references import McpConfigMissing, McpReferenceUnresolved
 from models.registries.blueprints.resolve import ScriptNotFound
 from models.runs.delete import Deleted, DeleteSession, delete_sessions
+from models.runs.holds import HoldRun, RunHeld, hold_runs
 from models.runs.replay import Replay, ReplayResult, replay_runs
 from models.runs.search import RunSearch, search_ids
 from models.runs.stop import Stopped, StopRun, stop_runs
@@ -35,6 +36,8 @@ class Skipped(StrEnum):
     GONE = "deleted meanwhile"
     ALIVE = "its session has not ended"
     UNFINISHED = "not ended yet"
+    HELD = "already held"
+    NOT_HELD = "not held"
 
 
 @dataclass(slots=True)
@@ -90,6 +93,10 @@ def act(
             return _delete(conn, caller, run_ids, which)
         case BulkAction.REPLAY:
             return _replay(conn, caller, run_ids, which, changes, replay)
+        case BulkAction.HOLD:
+            return _hold(conn, caller, run_ids, which, held=True, note=changes.get("note"))
+        case BulkAction.RELEASE:
+            return _hold(conn, caller, run_ids, which, held=False, note=None)
 
 
 def sessions_of(conn: Connection, run_ids: Sequence[str]) -> dict[str, str]:
@@ -174,6 +181,27 @@ def _replay(
                 acted.skipped[run_id] = Skipped.GONE
             case _:
                 acted.errors[run_id] = error_text(result)
+    return acted
+
+
+def _hold(
+    conn: Connection, caller: Caller, run_ids: Sequence[str], which: RunSearch, *, held: bool, note: str | None
+) -> Acted:
+    acted = Acted()
+    # As for a stop: a run that ends meanwhile may not match any more.
+    lock_runs(conn, run_ids)
+    wanted = list(_left(conn, caller, run_ids, which, acted))
+    results = hold_runs(conn, [HoldRun(caller, run_id, held, note) for run_id in wanted])
+    for run_id, result in zip(wanted, results, strict=True):
+        match result:
+            case RunHeld(changed=True):
+                acted.changed.append(run_id)
+            case RunHeld():
+                acted.skipped[run_id] = Skipped.HELD if held else Skipped.NOT_HELD
+            case InvalidTransition():
+                acted.skipped[run_id] = Skipped.ENDED
+            case _:
+                acted.skipped[run_id] = Skipped.GONE
     return acted
 
 

@@ -25,7 +25,13 @@ from models.runs.submit import NO_VARIABLES
 from models.schema.sql import literals, sql
 
 # Runs in one transaction. Deletes and replays write more for each.
-CHUNK: Final = {BulkAction.STOP: 200, BulkAction.DELETE: 50, BulkAction.REPLAY: 50}
+CHUNK: Final = {
+    BulkAction.STOP: 200,
+    BulkAction.DELETE: 50,
+    BulkAction.REPLAY: 50,
+    BulkAction.HOLD: 200,
+    BulkAction.RELEASE: 200,
+}
 # Let a bulk of replays be ahead of its pace by so much: longer than the interval in which workers look.
 AHEAD_SECONDS: Final = 3.0
 PAUSE_SECONDS: Final = 1.0
@@ -191,7 +197,8 @@ def execute_chunk(
     is_paced = chunk.action is BulkAction.REPLAY and submissions_per_minute and chunk.name
     pause = len(acted.changed) * 60 / submissions_per_minute if is_paced else 0.0
     is_last = _record(conn, chunk, acted, pause=pause)
-    wakes_dispatch = acted.ended_runs or (chunk.action is BulkAction.REPLAY and bool(acted.changed))
+    makes_ready = chunk.action in {BulkAction.REPLAY, BulkAction.RELEASE}
+    wakes_dispatch = acted.ended_runs or (makes_ready and bool(acted.changed))
     return Executed(
         chunk.bulk_id, len(acted.changed), wakes_dispatch, acted.ended_runs, acted.runners, more=not is_last
     )

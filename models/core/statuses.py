@@ -70,6 +70,8 @@ class BulkAction(StrEnum):
     STOP = "stop"
     DELETE = "delete"
     REPLAY = "replay"
+    HOLD = "hold"
+    RELEASE = "release"
 
 
 class BulkState(StrEnum):

@@ -49,8 +49,8 @@ _SESSION: Final = {
 
 # After a delete only the event is left of a run: a webhook that asks for agent or labels is not told of it then. A
 # session's event that changes no status is no end, as one of a bind. Where none before it is found, since retention has
-# dropped them, the event of a change of metadata has an event_uid, and that of an end has none. The id is drawn once for
-# each event, hence for all webhooks the same.
+# dropped them, the event of a change of metadata has an event_uid, and that of an end has none. The id is drawn once
+# for each event, hence for all webhooks the same.
 _TELL = sql(
     """
     WITH ended AS MATERIALIZED (

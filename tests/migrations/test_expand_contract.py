@@ -21,7 +21,10 @@ BREAKS = {
     r"^DROP\b": "drops something that version N-1 uses",
     r"\bRENAME\b": "renames something that version N-1 uses",
     r"^TRUNCATE\b|^DELETE\b|^UPDATE\b": "changes rows: that is for an actor, in small batches",
-    r"^ALTER TABLE.*\bDROP (?!NOT NULL|DEFAULT)": "drops something that version N-1 uses",
+    # A check that takes the place of one of the same name may be a wider one.
+    r"^ALTER TABLE.*\bDROP (?!NOT NULL|DEFAULT|CONSTRAINT (\w+), ADD CONSTRAINT \1 CHECK .* NOT VALID$)": (
+        "drops something that version N-1 uses"
+    ),
     r"\bALTER (COLUMN )?\w+ (SET DATA )?TYPE\b": "rewrites the table",
     r"\bSET NOT NULL\b": "reads the whole table under an exclusive lock, and refuses what version N-1 writes",
     r"\bADD COLUMN (?:(?!\bADD COLUMN\b|\bDEFAULT\b).)*\bNOT NULL\b(?!(?:(?!\bADD COLUMN\b).)*\bDEFAULT\b)": (

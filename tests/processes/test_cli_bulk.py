@@ -114,3 +114,14 @@ def test_failures_are_shown_by_their_error(coordination: Coordination) -> None:
     assert json.loads(coordination.command("failures", group["fingerprint"], "--json").stdout) == group
     refused = coordination.command("failures", "--filter", "colour=red")
     assert (refused.returncode, "colour" in refused.stderr) == (1, True)
+
+
+def test_bulk_holds_and_releases(coordination: Coordination) -> None:
+    run_id, _ = coordination.submit("count")
+    held = coordination.command("bulk", "hold", "--filter", "status=pending", "--note", "until two", "--yes")
+    assert (held.returncode, "1 of 1" in held.stdout) == (0, True), held.stderr
+    assert [hold["note"] for hold in coordination.ask("GET", "/holds")["holds"]] == ["until two"]
+    released = coordination.command("bulk", "release", "--run", run_id, "--yes")
+    assert released.returncode == 0, released.stderr
+    assert coordination.ask("GET", "/holds") == {"holds": []}
+    assert coordination.command("bulk", "release", "--filter", "status=pending", "--note", "x").returncode == 2

@@ -8,11 +8,19 @@ import { shortId } from "./run-row";
 import styles from "./runs.module.css";
 import { type Step, useBulk } from "./use-bulk";
 
-const TITLES: Record<BulkAction, string> = { stop: "Stop runs", delete: "Delete runs", replay: "Replay runs" };
+const TITLES: Record<BulkAction, string> = {
+  stop: "Stop runs",
+  delete: "Delete runs",
+  replay: "Replay runs",
+  hold: "Hold runs",
+  release: "Release runs",
+};
 const EFFECTS: Record<BulkAction, string> = {
   stop: "Their runners are told to end the work. Runs that have ended are skipped.",
   delete: "Their sessions are deleted with all runs, logs and results. Sessions with an unfinished run are skipped.",
   replay: "Each gets a new run with the same parameters in a new session. Unfinished runs are skipped.",
+  hold: "Runners get none of them until they are released. Runs that have ended are skipped.",
+  release: "Runners get them again. Runs that are not held by themselves are skipped.",
 };
 
 interface Asked {
