@@ -6,8 +6,16 @@ from rich.text import Text
 
 from cli.tables import print_fields, print_table
 from cli.views import show_json, status_text
-from coordinator_client.schedule_types import Backfill, Fire, NextTimes, Schedule, SchedulePage, ScheduleSummary
-from runtime.terminal import say, show
+from coordinator_client.schedule_types import (
+    Backfill,
+    Fire,
+    NextTimes,
+    Schedule,
+    SchedulePage,
+    SchedulesChanged,
+    ScheduleSummary,
+)
+from runtime.terminal import printable, say, show
 
 
 def show_schedules(page: SchedulePage, *, as_json: bool) -> None:
@@ -31,6 +39,21 @@ def show_schedules(page: SchedulePage, *, as_json: bool) -> None:
         say("no schedules")
     if cursor := page.get("next_cursor"):
         show(Text(f"more: --cursor {cursor}", style="dim"))
+
+
+def show_changed(changed: SchedulesChanged, *, as_json: bool) -> None:
+    if as_json:
+        show_json(changed)
+        return
+    for schedule_id in changed["schedule_ids"]:
+        say(printable(schedule_id))
+    done = {"pause": "paused", "resume": "resumed", "delete": "deleted"}[changed["action"]]
+    number, would = len(changed["schedule_ids"]), "would be " if changed["dry_run"] else ""
+    say(f"{number} {'schedule' if number == 1 else 'schedules'} {would}{done}")
+    for reason, skipped in sorted(changed["skipped"].items()):
+        say(f"skipped, {printable(reason)}: {skipped}")
+    if changed["dry_run"] and changed["more"]:
+        say("more schedules match")
 
 
 def show_schedule(schedule: Schedule, fires: Sequence[Fire], *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import schedule_bulk
 from cli.client import AsJson, Urls, call
 from cli.tokens import CaOption, TokenOption
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from coordinator_client.client import CoordinatorClient
 
 schedules = typer.Typer(help="Submit runs at stated times: cron, intervals, single times.", no_args_is_help=True)
+schedules.command("bulk")(schedule_bulk.bulk)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the schedule.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Number of entries at most.")]

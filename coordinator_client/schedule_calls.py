@@ -1,11 +1,19 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
 
 from coordinator_client.calls import Calls
-from coordinator_client.schedule_types import Backfill, Fire, FirePage, NextTimes, Schedule, SchedulePage
+from coordinator_client.schedule_types import (
+    Backfill,
+    Fire,
+    FirePage,
+    NextTimes,
+    Schedule,
+    SchedulePage,
+    SchedulesChanged,
+)
 
 
 class ScheduleCalls(Calls):
@@ -99,6 +107,37 @@ class ScheduleCalls(Calls):
         }
         path = _path(schedule_id, "backfill")
         return cast("Backfill", await self._call("POST", path, body=body, expects=("times",)))
+
+    async def change_schedules(
+        self,
+        action: str,
+        *,
+        schedule_ids: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        note: str | None = None,
+        dry_run: bool = False,
+    ) -> SchedulesChanged:
+        """Pause, resume or delete up to 200 schedules; with `dry_run` only tell which.
+
+        Args:
+            action: `pause`, `resume` or `delete`.
+            schedule_ids: The schedules, up to 200.
+            filters: In place of ids: `paused`, `owner` (for admins) and `id_prefix`.
+            note: Reason of a pause that the schedules show.
+            dry_run: Change nothing.
+
+        Raises:
+            Refused: 422 for filters that are unknown, or beside ids.
+        """
+        body: dict[str, Any] = {"action": action, "dry_run": dry_run}
+        if schedule_ids is not None:
+            body["schedule_ids"] = list(schedule_ids)
+        if filters is not None:
+            body["filter"] = dict(filters)
+        if note is not None:
+            body["note"] = note
+        answer = await self._call("POST", "/schedules/bulk", body=body, expects=("schedule_ids",))
+        return cast("SchedulesChanged", answer)
 
 
 def _path(schedule_id: str, *parts: str) -> str:

@@ -178,3 +178,19 @@ class Backfill(TypedDict):
     first: str | None
     last: str | None
     dry_run: bool
+
+
+class SchedulesChanged(TypedDict):
+    """Schedules that were changed, or with `dry_run` would be.
+
+    Attributes:
+        schedule_ids: Those changed, in order.
+        skipped: Numbers of the others that were named, by reason.
+        more: Others satisfy the filter: ask again.
+    """
+
+    action: Literal["pause", "resume", "delete"]
+    dry_run: bool
+    schedule_ids: list[str]
+    skipped: dict[str, int]
+    more: bool

@@ -178,6 +178,7 @@ class SyncCoordinatorClient:
     preview_schedule = _synchronous(CoordinatorClient.preview_schedule)
     pause_schedule = _synchronous(CoordinatorClient.pause_schedule)
     resume_schedule = _synchronous(CoordinatorClient.resume_schedule)
+    change_schedules = _synchronous(CoordinatorClient.change_schedules)
     trigger_schedule = _synchronous(CoordinatorClient.trigger_schedule)
     backfill_schedule = _synchronous(CoordinatorClient.backfill_schedule)
 

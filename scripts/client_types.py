@@ -102,6 +102,7 @@ SCHEDULE_MODELS: Final[tuple[type[BaseModel], ...]] = (
     schedules.FirePage,
     schedules.NextTimes,
     schedules.Backfill,
+    schedules.SchedulesChanged,
 )
 WEBHOOK_MODELS: Final[tuple[type[BaseModel], ...]] = (
     webhooks.WebhookCreated,

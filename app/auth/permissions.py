@@ -94,6 +94,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /bulk/{bulk_id}/stop": _OWN_CHANGE,
     "GET /schedules": _OVERVIEW,
     "POST /schedules/preview": _SCHEDULE,
+    "POST /schedules/bulk": _SCHEDULE,
     "PUT /schedules/{schedule_id}": _SCHEDULE,
     "GET /schedules/{schedule_id}": _OVERVIEW,
     "DELETE /schedules/{schedule_id}": _SCHEDULE,

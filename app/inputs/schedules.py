@@ -12,8 +12,10 @@ from app.http.bodies import Fault, Invalid, Loc, checked
 from app.inputs.submission import body_hash, new_run
 from app.schemas import schedules as bodies
 from models.core.callers import Caller
+from models.core.storable_text import storable
 from models.runs.submission import FIRE_LABEL, SCHEDULE_LABEL
 from models.schedules.put import PutSchedule
+from models.schedules.selection import Selection
 from models.schedules.spec import BadExpression, Spec, check_expression
 from models.schedules.templates import FIRE_AT
 from models.schedules.zones import UnknownZone, zone
@@ -65,6 +67,22 @@ def put_schedule(
         body_hash=body_hash(body),
     )
     return item, size + len(text)
+
+
+def selection_of(asked: bodies.ChangeSchedules) -> Selection:
+    """Return the schedules that a change of many is about: of a filter those that it would change. Raises Invalid."""
+    at: Loc = ("body", "filter")
+    if (asked.filter is None) == (asked.schedule_ids is None):
+        raise Invalid([_fault(at, "Should be given, or schedule_ids in its place, and not both")])
+    if asked.note is not None and asked.action != "pause":
+        raise Invalid([_fault(("body", "note"), "Should be given with pause only")])
+    if asked.filter is None:
+        return Selection(tuple(dict.fromkeys(map(storable, asked.schedule_ids or ()))))
+    if not asked.filter.model_fields_set:
+        raise Invalid([_fault(at, 'Should name a condition; {"id_prefix": ""} stands for all schedules')])
+    wanted = asked.filter
+    prefix = None if wanted.id_prefix is None else storable(wanted.id_prefix)
+    return Selection(None, wanted.paused, None if wanted.owner is None else storable(wanted.owner), prefix)
 
 
 def spec_of(asked: bodies.ScheduleTimes, at: Loc = ("body",)) -> Spec:

@@ -1,6 +1,8 @@
 """Schedules: runs that are submitted at times that their owner states."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -16,7 +18,7 @@ from app.http.query import CURSOR, LIMIT, Whole, strict_query
 from app.http.schedule_json import backfill_json, fire_json, next_times_json, schedule_json
 from app.http.serializers import Json
 from app.inputs.schedules import put_schedule as schedule_of
-from app.inputs.schedules import spec_of
+from app.inputs.schedules import selection_of, spec_of
 from app.inputs.submission import idempotency_key
 from app.openapi.document import body, query
 from app.openapi.responses import AWAY, BAD_CURSOR, INVALID, TOO_LARGE, Responses, answer, problem
@@ -24,6 +26,7 @@ from app.schemas.schedules import (
     MOST_NEXT,
     Backfill,
     BackfillSchedule,
+    ChangeSchedules,
     Fire,
     FirePage,
     NextTimes,
@@ -32,15 +35,18 @@ from app.schemas.schedules import (
     Schedule,
     ScheduleDeleted,
     SchedulePage,
+    SchedulesChanged,
     ScheduleTimes,
     TriggerSchedule,
 )
 from app.web import Web
+from app.writes.attempts import Unavailable
 from models.core.callers import Caller
+from models.core.errors import CoordinatorError
 from models.core.ids import new_id
 from models.core.storable_text import storable
 from models.schedules.control import Backfill as BackfillItem
-from models.schedules.control import DeleteSchedule, SetPaused, Trigger
+from models.schedules.control import Deleted, DeleteSchedule, SetPaused, Trigger
 from models.schedules.listing import (
     get_schedule,
     list_fires,
@@ -48,7 +54,9 @@ from models.schedules.listing import (
     preview_backfill,
     read_upcoming,
 )
+from models.schedules.put import Changed
 from models.schedules.rows import clock
+from models.schedules.selection import changes, for_action, select_schedules
 
 router = APIRouter(tags=["Schedules"], route_class=Endpoint)
 
@@ -120,6 +128,45 @@ async def preview_schedule(request: Request, web: Web) -> Response:
     spec = spec_of(checked(ScheduleTimes, given))
     now = await web.reads.autocommit(clock)
     return Json(await asyncio.to_thread(next_times_json, spec, now, USUAL_NEXT))
+
+
+@router.post(
+    "/schedules/bulk",
+    operation_id="changeSchedules",
+    openapi_extra=body(ChangeSchedules),
+    responses={200: answer("What was changed", SchedulesChanged), **TOO_LARGE, **INVALID, **AWAY},
+)
+async def change_schedules(request: Request, web: Web, caller: Caller) -> Response:
+    """Pause, resume or delete up to 200 schedules, those named or those of a filter that the action changes.
+
+    With `dry_run` nothing is changed; its `schedule_ids` act on exactly these. Each schedule is changed by itself, so a
+    request that fails may have changed some: repeat it.
+    """
+    given = await strict_body(request, web.parser, web.settings.submission_bytes)
+    asked = checked(ChangeSchedules, given)
+    which = selection_of(asked)
+    found = await web.reads.autocommit(select_schedules, caller, for_action(which, asked.action), limit=asked.limit)
+    skipped: Counter[str] = Counter()
+    if (unknown := len(which.schedule_ids or ()) - len(found.paused)) > 0 and not found.more:
+        skipped["not found"] = unknown
+    wanted = [name for name, paused in found.paused.items() if changes(asked.action, paused=paused)]
+    if len(wanted) < len(found.paused):
+        skipped[f"already {'paused' if asked.action == 'pause' else 'active'}"] = len(found.paused) - len(wanted)
+    if not asked.dry_run:
+        results = await _change(web, caller, asked, wanted)
+        gone = [name for name, result in zip(wanted, results, strict=True) if isinstance(result, CoordinatorError)]
+        if gone:
+            skipped["deleted meanwhile"] = len(gone)
+            wanted = [name for name in wanted if name not in gone]
+    return Json(
+        {
+            "action": asked.action,
+            "dry_run": asked.dry_run,
+            "schedule_ids": wanted,
+            "skipped": skipped,
+            "more": found.more,
+        }
+    )
 
 
 @router.get(
@@ -257,6 +304,24 @@ async def _set_paused(schedule_id: str, request: Request, web: Web, caller: Call
     item = SetPaused(caller, storable(schedule_id), paused, asked.note, asked.expect_version)
     accepted(await web.verbs.schedules.set_paused.one(item))
     return Json(schedule_json(accepted(await web.reads.autocommit(get_schedule, caller, item.schedule_id))))
+
+
+async def _change(
+    web: Web, caller: Caller, asked: ChangeSchedules, schedule_ids: Sequence[str]
+) -> Sequence[Changed | Deleted | CoordinatorError]:
+    verbs, paused = web.verbs.schedules, asked.action == "pause"
+    results: Sequence[Changed | Deleted | CoordinatorError | Unavailable]
+    if asked.action == "delete":
+        results = await verbs.delete.many((DeleteSchedule(caller, name), 0) for name in schedule_ids)
+    else:
+        items = [SetPaused(caller, name, paused, asked.note) for name in schedule_ids]
+        results = await verbs.set_paused.many((item, 0) for item in items)
+    done: list[Changed | Deleted | CoordinatorError] = []
+    for result in results:
+        if isinstance(result, Unavailable):
+            raise result
+        done.append(result)
+    return done
 
 
 def _key_of(request: Request) -> str | None:

@@ -3,11 +3,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 
-from app.schemas.base import Described, Done, NextCursor, RunId, Timestamp, Validated
+from app.schemas.base import Described, Done, NextCursor, RunId, Text, Timestamp, Validated
 from app.schemas.runs import SubmitRun
 from app.schemas.timestamps import offset_required
 from models.core.statuses import FireKind, FireOutcome, Overlap
 from models.schedules.fires import MOST_WAITING
+from models.schedules.selection import MOST_AT_ONCE
 from models.schedules.spec import (
     LONGEST_EXPRESSION,
     LONGEST_INTERVAL,
@@ -284,3 +285,54 @@ class ScheduleDeleted(Described):
 
     ok: Done
     schedule_id: ScheduleId
+
+
+class ScheduleFilter(Validated):
+    """Schedules that satisfy all of this."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paused: bool | None = None
+    owner: Annotated[Text | None, Field(description="For admins")] = None
+    id_prefix: Annotated[
+        Annotated[str, Field(max_length=64)] | None, Field(description="Begin of the ids; empty: all schedules")
+    ] = None
+
+
+class ChangeSchedules(Validated):
+    """Change of many schedules, or its dry run."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"action": "pause", "filter": {"id_prefix": "nightly-"}, "note": "until noon", "dry_run": True}
+            ]
+        },
+    )
+
+    action: Literal["pause", "resume", "delete"]
+    schedule_ids: Annotated[
+        tuple[Annotated[str, Field(max_length=256)], ...] | None,
+        Field(strict=False, min_length=1, max_length=MOST_AT_ONCE, description="Schedules in place of a filter"),
+    ] = None
+    filter: ScheduleFilter | None = None
+    note: Annotated[
+        Annotated[str, Field(max_length=LONGEST_NOTE)] | None,
+        Field(description="For `pause`: reason that the schedules show"),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="Most schedules to change")] = MOST_AT_ONCE
+    dry_run: Annotated[bool, Field(description="Only tell what would be changed")] = False
+
+
+class SchedulesChanged(Described):
+    """Schedules that were changed, or with `dry_run` would be."""
+
+    action: Annotated[Literal["pause", "resume", "delete"], Field(examples=["pause"])]
+    dry_run: Annotated[bool, Field(examples=[True])]
+    schedule_ids: Annotated[list[ScheduleId], Field(description="Those changed, in order")]
+    skipped: Annotated[
+        dict[str, int],
+        Field(description="Numbers of the others that were named, by reason", examples=[{"already paused": 1}]),
+    ]
+    more: Annotated[bool, Field(description="Others satisfy the filter: ask again", examples=[False])]

@@ -45,6 +45,10 @@ def test_schedule_is_put_run_and_deleted(coordination: Coordination, tmp_path: P
         ("trigger", "report", "--overlap", "allow"): "manual",
         ("backfill", "report", "--from", "2026-01-01", "--to", "2026-01-01T00:00:05", "--dry-run"): "5 times",
         ("resume", "report"): "active",
+        ("bulk", "pause", "--prefix", "rep", "--dry-run"): "1 schedule would be paused",
+        ("bulk", "pause", "--id", "report", "--id", "none", "--yes"): "1 schedule paused",
+        ("bulk", "pause", "--prefix", "", "--yes"): "0 schedules would be paused",
+        ("bulk", "resume", "--prefix", "report", "--yes"): "1 schedule resumed",
         ("delete", "report", "--yes"): "deleted",
     }.items():
         done = coordination.command("schedules", *command)
@@ -53,6 +57,8 @@ def test_schedule_is_put_run_and_deleted(coordination: Coordination, tmp_path: P
         ("put", "report", str(tmp_path / "none")): 2,
         ("put", "report", "-"): 2,
         ("show", "report"): 1,
+        ("bulk", "pause"): 2,
+        ("bulk", "sleep", "--prefix", ""): 2,
         ("delete", "report"): 1,
         ("backfill", "report", "--from", "then", "--to", "now"): 2,
     }.items():

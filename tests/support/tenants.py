@@ -263,6 +263,7 @@ OTHERS = {
     "DELETE /holds/{name}",
     "GET /schedules",
     "POST /schedules/preview",
+    "POST /schedules/bulk",
     "PUT /schedules/{schedule_id}",
     "POST /runners/{runner_id}/drain",
     "DELETE /runners/{runner_id}/drain",
