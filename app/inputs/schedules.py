@@ -78,7 +78,7 @@ def selection_of(asked: bodies.ChangeSchedules) -> Selection:
         raise Invalid([_fault(("body", "note"), "Should be given with pause only")])
     if asked.filter is None:
         return Selection(tuple(dict.fromkeys(map(storable, asked.schedule_ids or ()))))
-    if not asked.filter.model_fields_set:
+    if all(value is None for _, value in asked.filter):
         raise Invalid([_fault(at, 'Should name a condition; {"id_prefix": ""} stands for all schedules')])
     wanted = asked.filter
     prefix = None if wanted.id_prefix is None else storable(wanted.id_prefix)

@@ -20,6 +20,7 @@ BAD: list[Any] = [
     {"action": "sleep", "filter": ALL},
     {"action": "pause", "filter": {}},
     {"action": "pause", "filter": {"colour": "red"}},
+    {"action": "delete", "filter": {"id_prefix": None, "paused": None}},
     {"action": "pause", "filter": {"id_prefix": None, "paused": "yes"}},
     {"action": "pause", "filter": ALL, "schedule_ids": ["a"]},
     {"action": "pause", "schedule_ids": []},
