@@ -9,11 +9,12 @@ import pytest
 from cronsim import CronSim
 from sqlalchemy import Connection
 
-from models.schedules import control, plan, times
+from models.schedules import control, plan, put, times
 from models.schedules import decide as decide_module
 from models.schedules import fires as fires_module
 from models.schedules.spec import Spec
 from models.schedules.templates import run_of_fire
+from tests.integration import test_schedule_repeats as repeats
 from tests.races.test_schedule_races import (
     batch_locks_all_schedules_before_it_submits,
     passes_decide_each_time_once,
@@ -39,6 +40,12 @@ def test_batch_that_locks_its_schedules_one_by_one_is_noticed(db: DbVerbs, monke
     """Its runs would add the demands for which a pass waits that has the next schedule."""
     monkeypatch.setattr(control, "in_rounds", lambda keys: [[place] for place, _ in enumerate(keys)])
     notices(batch_locks_all_schedules_before_it_submits, db, by="waits for the batch")
+
+
+def test_late_repeat_that_is_not_recognised_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know the key of the newest change only, as the schedule itself does."""
+    monkeypatch.setattr(put, "is_repeat", lambda *_: False)
+    notices(repeats.test_late_repeat_of_a_put_or_trigger_changes_nothing, db)
 
 
 def repeated_pass_submits_nothing_twice(db: DbVerbs) -> None:
