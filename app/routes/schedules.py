@@ -163,7 +163,7 @@ async def change_schedules(request: Request, web: Web, caller: Caller) -> Respon
             "action": asked.action,
             "dry_run": asked.dry_run,
             "schedule_ids": wanted,
-            "skipped": skipped,
+            "skipped": dict(skipped),
             "more": found.more,
         }
     )

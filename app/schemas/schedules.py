@@ -313,8 +313,8 @@ class ChangeSchedules(Validated):
 
     action: Literal["pause", "resume", "delete"]
     schedule_ids: Annotated[
-        tuple[Annotated[str, Field(max_length=256)], ...] | None,
-        Field(strict=False, min_length=1, max_length=MOST_AT_ONCE, description="Schedules in place of a filter"),
+        list[Annotated[str, Field(max_length=256)]] | None,
+        Field(min_length=1, max_length=MOST_AT_ONCE, description="Schedules in place of a filter"),
     ] = None
     filter: ScheduleFilter | None = None
     note: Annotated[

@@ -166,17 +166,17 @@ def _set_paused(conn: Connection, items: Mapping[int, SetPaused], rules: Rules) 
             changing[place] = found
     now = clock(conn)
     decided = decide_locked(conn, list(changing.values()), rules, until=now)
-    for place, found in changing.items():
+    for place, schedule in changing.items():
         item = items[place]
         values = {"schedule_id": item.schedule_id, "now": now}
         if item.paused:
             row = conn.execute(_PAUSE, {**values, "note": item.note}).one()
         else:
-            fire_at, look = next_look(found, now)
+            fire_at, look = next_look(schedule, now)
             fresh = {"next_fire_at": fire_at, "next_at": look, "tz_version": TZ_VERSION}
             row = conn.execute(_RESUME, {**values, **fresh}).one()
         act = Act.SCHEDULE_PAUSED if item.paused else Act.SCHEDULE_RESUMED
-        record_acts(conn, audited_act(item.caller, act, item.schedule_id, found.owner))
+        record_acts(conn, audited_act(item.caller, act, item.schedule_id, schedule.owner))
         # The first of them has all decisions.
         results[place] = Changed(Schedule(*row), decided=decided)
         decided = Decided()

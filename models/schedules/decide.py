@@ -249,7 +249,8 @@ def apply_plans(
         decided.outcomes[FireOutcome.FAILED if key in refused else FireOutcome.SUBMITTED] += 1
     decided.submitted += len(runs) - len(refused)
     for schedule, plan in plans:
-        due = [each.fire_at for each in (*plan.decisions, *plan.starts) if each.kind == FireKind.DUE]
+        due = [decision.fire_at for decision in plan.decisions if decision.kind is FireKind.DUE]
+        due += [fire.fire_at for fire in plan.starts if fire.kind == FireKind.DUE]
         plan.refused += sum((schedule.schedule_no, moment, FireKind.DUE) in refused for moment in due)
     _stop(conn, plans, rules, decided)
 

@@ -26,7 +26,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Whether each schedule is paused, by its id; ``more``: others satisfy the conditions, too."""
+    """Tell by its id which schedule is paused; ``more``: others satisfy the conditions, too."""
 
     paused: dict[str, bool]
     more: bool

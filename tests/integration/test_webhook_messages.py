@@ -164,7 +164,7 @@ def test_change_of_a_session_without_kept_events_is_no_end(db: DbVerbs) -> None:
 
 
 def test_messages_of_a_deleted_session_are_sent(db: DbVerbs) -> None:
-    """Those that wait tell of an end that was there; retention drops them as others."""
+    """Tell of an end that was there; retention drops them as others."""
     put(db, "hook", URL)
     session = finished(db)
     matched(db)
