@@ -192,6 +192,7 @@ def test_breaking_expansion_is_found(sql: str) -> None:
         "ALTER TABLE runs ADD COLUMN note text NOT NULL DEFAULT ''",
         "ALTER TABLE runs ALTER COLUMN error DROP NOT NULL",
         "ALTER TABLE runs ADD CONSTRAINT ck_runs_note CHECK (note <> '') NOT VALID",
+        "ALTER TABLE runs DROP CONSTRAINT ck_runs_type, ADD CONSTRAINT ck_runs_type CHECK (type <> '') NOT VALID",
         "CREATE TABLE notes (note_id text NOT NULL, CONSTRAINT uq UNIQUE (note_id)); CREATE INDEX ix ON notes (note_id)",
         "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS $$ DELETE FROM runs; DROP TABLE runs $$",
         BLOCK.format("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_runs_note ON runs (note)"),
