@@ -11,6 +11,7 @@ from models.webhooks import deliveries, match
 from models.webhooks.hooks import mint_secret
 from runtime.webhooks import addresses
 from runtime.webhooks.sending import Answer, Sender
+from tests.integration import test_webhook_messages as cases
 from tests.races.test_webhook_races import (
     late_worker_changes_nothing,
     session_is_told_in_order,
@@ -141,3 +142,9 @@ def test_addresses_that_are_not_checked_are_noticed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(addresses, "is_public", everything)
     with pytest.raises(AssertionError, match="left for this machine"):
         _refuses_what_is_inside()
+
+
+def test_change_of_metadata_that_counts_as_an_end_is_noticed(db: DbVerbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = "AND (before.status IS NOT NULL OR e.event_uid IS NULL)"
+    break_statement(monkeypatch, match, "_TELL", {part: ""})
+    notices(cases.test_change_of_a_session_without_kept_events_is_no_end, db)
