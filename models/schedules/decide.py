@@ -249,9 +249,9 @@ def apply_plans(
         decided.outcomes[FireOutcome.FAILED if key in refused else FireOutcome.SUBMITTED] += 1
     decided.submitted += len(runs) - len(refused)
     for schedule, plan in plans:
-        due = [decision.fire_at for decision in plan.decisions if decision.kind is FireKind.DUE]
-        due += [fire.fire_at for fire in plan.starts if fire.kind == FireKind.DUE]
-        plan.refused += sum((schedule.schedule_no, moment, FireKind.DUE) in refused for moment in due)
+        times = [decision.fire_at for decision in plan.decisions if decision.kind is FireKind.DUE]
+        times += [fire.fire_at for fire in plan.starts if fire.kind == FireKind.DUE]
+        plan.refused += sum((schedule.schedule_no, moment, FireKind.DUE) in refused for moment in times)
     _stop(conn, plans, rules, decided)
 
 

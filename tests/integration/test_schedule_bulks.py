@@ -62,7 +62,8 @@ def test_many_schedules_are_changed_by_one_request(settings: Settings, db: DbVer
         assert (rest["schedule_ids"], rest["more"]) == (["n-3"], False)
         reasons = db.rows("SELECT pause_reason FROM schedules WHERE paused ORDER BY schedule_id")
         assert [row.pause_reason for row in reasons] == ["move", "move", None]
-        named = change(ann, "pause", schedule_ids=["n-1", "n-9", "none", "other", "nul\0"])
+        named = change(ann, "pause", schedule_ids=["n-1", "n-9", "none", "other", "n-none"])
+        assert ann.post(BULK, {"action": "pause", "schedule_ids": ["nul\0"]}).status_code == 422
         assert (named["schedule_ids"], named["skipped"]) == (["other"], {"not found": 3, "already paused": 1})
         assert change(bob, "delete", filter=ALL, dry_run=True)["schedule_ids"] == ["n-9"]
         assert change(bob, "pause", filter={"owner": "ann"})["schedule_ids"] == []

@@ -148,6 +148,7 @@ def test_change_of_a_session_without_kept_events_is_no_end(db: DbVerbs) -> None:
     child = db.start(parent_session_id=parent)
     stop(db, child.session_id)
     alive = idle(db)
+    assert alive.runner_id
     matched(db)
     before = messages(db, "hook")
     assert len(before) == 2

@@ -123,7 +123,8 @@ def batch_locks_all_schedules_before_it_submits(db: DbVerbs) -> None:
             assert not worker.waits, "the pass waits for the batch that waits for it"
             assert deciding.result().outcomes == {"submitted": 1}
             worker.rollback()
-            assert all(not isinstance(result, CoordinatorError) for result in changing.result())
+            results: Any = changing.result()
+            assert all(not isinstance(result, CoordinatorError) for result in results)
             client.rollback()
 
 
