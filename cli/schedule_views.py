@@ -56,9 +56,9 @@ def show_changed(changed: SchedulesChanged, *, as_json: bool) -> None:
         say("more schedules match")
 
 
-def show_schedule(schedule: Schedule, fires: Sequence[Fire], *, as_json: bool) -> None:
+def show_schedule(schedule: Schedule, fires: Sequence[Fire] | None = None, *, as_json: bool) -> None:
     if as_json:
-        show_json({**schedule, "fires": list(fires)} if fires else schedule)
+        show_json(schedule if fires is None else {**schedule, "fires": list(fires)})
         return
     fields: list[tuple[str, str | Text]] = [
         ("schedule", schedule["schedule_id"]),

@@ -88,7 +88,7 @@ def put(
         wanted["expect_version"] = expect_version
 
     async def work(client: "CoordinatorClient") -> int:
-        schedule_views.show_schedule(await client.put_schedule(schedule_id, wanted), [], as_json=as_json)
+        schedule_views.show_schedule(await client.put_schedule(schedule_id, wanted), as_json=as_json)
         return 0
 
     call(url, token, work, ca=ca)
@@ -108,7 +108,7 @@ def pause(
     from cli import schedule_views
 
     async def work(client: "CoordinatorClient") -> int:
-        schedule_views.show_schedule(await client.pause_schedule(schedule_id, note or None), [], as_json=as_json)
+        schedule_views.show_schedule(await client.pause_schedule(schedule_id, note or None), as_json=as_json)
         return 0
 
     call(url, token, work, ca=ca)
@@ -126,7 +126,7 @@ def resume(
     from cli import schedule_views
 
     async def work(client: "CoordinatorClient") -> int:
-        schedule_views.show_schedule(await client.resume_schedule(schedule_id), [], as_json=as_json)
+        schedule_views.show_schedule(await client.resume_schedule(schedule_id), as_json=as_json)
         return 0
 
     call(url, token, work, ca=ca)

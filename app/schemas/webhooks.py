@@ -6,7 +6,8 @@ from app.schemas.base import Described, NextCursor, RunId, SessionId, Text, Time
 from app.schemas.runs import Labels
 from models.core.statuses import DeliveryState, WebhookEvent
 
-WEBHOOK_ID = r"[A-Za-z0-9_.:-]{1,128}"
+# `.` and `..` would be taken out of addresses.
+WEBHOOK_ID = r"(?!\.{1,2}$)[A-Za-z0-9_.:-]{1,128}"
 LONGEST_DESCRIPTION = 200
 LONGEST_URL = 2_000
 

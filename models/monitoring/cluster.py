@@ -80,7 +80,7 @@ WEBHOOKS = sql("""
     ) p
     LEFT JOIN LATERAL (
         SELECT d.next_at FROM webhook_deliveries d
-        WHERE d.webhook_no = w.webhook_no AND d.state = $DELIVERY_PENDING AND d.next_at <= clock_timestamp()
+        WHERE d.webhook_no = w.webhook_no AND d.state = $DELIVERY_PENDING AND d.next_at <= statement_timestamp()
           AND NOT EXISTS (
             SELECT 1 FROM webhook_deliveries e
             WHERE e.webhook_no = d.webhook_no AND e.session_id = d.session_id AND e.session_id <> ''

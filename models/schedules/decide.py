@@ -82,7 +82,7 @@ _DUE: Final = sql(
     SELECT $columns FROM schedules s
     WHERE s.schedule_no IN (
         (SELECT d.schedule_no FROM schedules d
-         WHERE NOT d.paused AND d.next_at IS NOT NULL AND d.next_at <= clock_timestamp()
+         WHERE NOT d.paused AND d.next_at IS NOT NULL AND d.next_at <= statement_timestamp()
          ORDER BY d.next_at LIMIT :most)
         UNION
         (SELECT b.schedule_no FROM schedules b

@@ -50,7 +50,8 @@ _WAITING: Final = sql(
 
 _SPENT: Final = text("""
     SELECT owner, count(*) AS number FROM schedule_fires
-    WHERE owner = ANY(CAST(:owners AS text[])) AND submitted_at > clock_timestamp() - make_interval(secs => :seconds)
+    WHERE owner = ANY(CAST(:owners AS text[]))
+      AND submitted_at > statement_timestamp() - make_interval(secs => :seconds)
     GROUP BY owner
 """)
 

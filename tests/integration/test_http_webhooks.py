@@ -106,7 +106,7 @@ def test_bad_webhook_is_refused_with_what_to_change(web: WebInThread, db: DbVerb
         answer = put(web.client, "ci", body)
         assert answer.status_code == 422, (body, answer.text)
         assert place in str(answer.json()["detail"][0]["loc"]), (body, answer.text)
-    for webhook_id in ("%00", "x" * 129, "a b", "a%2Fb", "ü"):
+    for webhook_id in ("%00", "x" * 129, "a b", "a%2Fb", "ü", "%2E", "%2E%2E"):
         assert put(web.client, webhook_id, PUBLIC).status_code in {404, 422}, webhook_id
     assert put(web.client, "ci", PUBLIC | {"url": "https://nowhere.invalid/hook"}).status_code == 201
     for query in ({"state": "sent"}, {"limit": 0}, {"limit": "x"}, {"since": "x"}):
