@@ -126,6 +126,21 @@ _RECORD = sql("""
     RETURNING d.delivery_id
 """)
 
+# The later messages of a session are not looked at before the one that they wait for; the next one is due with its end.
+_FOLLOW = sql("""
+    UPDATE webhook_deliveries f SET next_at = CASE WHEN d.state = $DELIVERY_PENDING THEN d.next_at ELSE now() END
+    FROM webhook_deliveries d
+    WHERE d.delivery_id = ANY(CAST(:recorded AS bigint[])) AND d.session_id <> ''
+      AND f.webhook_no = d.webhook_no AND f.session_id = d.session_id AND f.state = $DELIVERY_PENDING
+      AND f.delivery_id > d.delivery_id AND f.attempts = 0 AND f.lease IS NULL
+      AND CASE WHEN d.state = $DELIVERY_PENDING THEN f.next_at < d.next_at
+          ELSE f.next_at > now() AND f.delivery_id = (
+            SELECT min(n.delivery_id) FROM webhook_deliveries n
+            WHERE n.webhook_no = d.webhook_no AND n.session_id = d.session_id AND n.state = $DELIVERY_PENDING
+              AND n.delivery_id > d.delivery_id)
+          END
+""")
+
 # Not if it has another address meanwhile.
 _DISABLE = text("""
     UPDATE webhooks SET disabled = true, disabled_reason = :reason, updated_at = clock_timestamp()
@@ -165,7 +180,7 @@ def record_attempts(conn: Connection, items: Sequence[Attempt]) -> list[Outcome]
     """Record attempts: delivered, due again after a pause, or failed for good after the ninth. Safe to repeat.
 
     An answer of 410 fails the message and disables its webhook, which is audited. SUPERSEDED, with nothing recorded,
-    when the lease is another's by now.
+    when the lease is another's by now. Later messages of its session are due when it is, or else now.
     """
     wanted = [_outcome(item) for item in items]
     recorded = set(
@@ -184,6 +199,7 @@ def record_attempts(conn: Connection, items: Sequence[Attempt]) -> list[Outcome]
             },
         ).scalars()
     )
+    conn.execute(_FOLLOW, {"recorded": list(recorded)})
     for item in items:
         if item.is_gone and item.delivery.delivery_id in recorded:
             _disable(conn, item.delivery)

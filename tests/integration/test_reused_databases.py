@@ -31,7 +31,7 @@ def test_reused_database_has_rows_and_sequences_of_new_one(postgres: PostgresOfT
     assert databases.take() == url
     with psycopg.connect(url) as connection:
         assert contents(connection) == new
-    run(url, WRITE)
+    databases.close()
     postgres.drop(url)
 
 
@@ -71,6 +71,7 @@ def test_database_with_prepared_transaction_is_not_reused(postgres: PostgresOfTe
     run(url, "BEGIN", WRITE, "PREPARE TRANSACTION 'left'")
     databases.give_back(url)
     assert databases.take() != url
+    databases.close()
 
 
 def run_away(postgres: PostgresOfTests, url: str) -> None:
